@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, fields
+from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ _EMNIST_WIDTHS = {
     10: "digits or mnist",
     26: "letters",
     27: "letters with labels from 1",
+    36: "digits and capital letters, byclass[0-9A-Z]",
+    37: "digits and capital letters with labels from 1",
     47: "balanced or bymerge",
     62: "byclass",
 }
@@ -165,54 +168,71 @@ class SettledOutput(NamedTuple):
 
 
 def settle_output(module: nn.Module, name: str, classes: int, label_offset: int | None) -> SettledOutput:
-    """Run two blank images to find the module's logits, and wrap it where it returns anything else too.
+    """Run a blank image and a random one to find the module's logits, and wrap it where it returns anything else too.
 
     Raises CheckpointError when the module does not take float32 [2, 1, 28, 28], when its logits are not finite, and as
     `choose_output` does.
     """
     import torch
 
+    images = torch.zeros(2, 1, 28, 28)
+    images[1] = torch.rand(images[1].shape, generator=torch.Generator().manual_seed(0))
     try:
         with torch.no_grad():
-            outputs = _named_tensors(module(torch.zeros(2, 1, 28, 28)))
+            outputs = _named_tensors(module(images))
     except Exception as error:  # a user's forward can raise anything
         raise CheckpointError(
             f"{name} does not take float32 [N, 1, 28, 28] with N = 2 ({first_line(error)}); "
             f"give a model for 28x28 images of one channel, with a batch axis that is not fixed"
         ) from error
-    chosen = choose_output(
-        {key: tuple(value.shape) for key, value in outputs.items()}, name, classes, label_offset, batch=2
-    )
-    logits = outputs[chosen]
+    answers = {key: value.detach().float().numpy() for key, value in outputs.items()}
+    chosen = choose_output(answers, name, classes, label_offset, batch=len(images))
+    logits = outputs[chosen.key]
     width = logits.shape[1]
     if not torch.isfinite(logits).all():
         raise CheckpointError(f"{name}: NaN or infinity for blank images; the weights are broken, train or save again")
     notes = []
-    if len(outputs) > 1 or chosen:
-        notes.append(f"output {chosen} [N, {width}] of {len(outputs)} taken as the logits")
-        module = _chosen_output(module, chosen)
-    if torch.allclose(logits.sum(1), torch.ones(2), atol=1e-4) and (logits >= 0).all():
+    if len(outputs) > 1 or chosen.key:
+        notes.append(chosen.note(f"[N, {width}]", len(outputs)))
+        module = _chosen_output(module, chosen.key)
+    if torch.allclose(logits.sum(1), torch.ones(2, dtype=logits.dtype), atol=1e-4) and (logits >= 0).all():
         notes.append("the answers sum to 1: the model ends in a softmax, kept as it is")
     return SettledOutput(module, width, tuple(notes))
 
 
-def choose_output(
-    shapes: Mapping[str, tuple[int, ...]], name: str, classes: int, label_offset: int | None, *, batch: int
-) -> str:
-    """Return the one output that can hold the logits of `batch` images.
+class LogitsOutput(NamedTuple):
+    """The key of the output that holds the logits, and those of others of its width, which are made of it."""
 
-    label_offset None: not known yet, so the logits may have one column more than there are classes, as in models that
-    keep EMNIST's labels from 1. Raises CheckpointError when no output can hold the logits, or when several can.
+    key: str
+    made_of_it: tuple[str, ...] = ()
+
+    def note(self, shape: str, outputs: int) -> str:
+        """Return what was chosen out of so many outputs, for the file's history."""
+        others = f", of which {listing(self.made_of_it)} is made" if self.made_of_it else ""
+        return f"output {self.key} {shape} of {outputs} taken as the logits{others}"
+
+
+def choose_output(
+    answers: Mapping[str, NDArray[Any]], name: str, classes: int, label_offset: int | None, *, batch: int
+) -> LogitsOutput:
+    """Return the output that can hold the logits of `batch` images; of several the one that the others are made of.
+
+    answers: what the outputs hold for these images. label_offset None: not known yet, so the logits may have one column
+    more than there are classes, as in models that keep EMNIST's labels from 1. Raises CheckpointError when no output
+    can hold the logits, or when several can.
     """
     for width in (classes + label_offset,) if label_offset else (classes, classes + 1):
-        fitting = [key for key, shape in shapes.items() if shape == (batch, width)]
-        if len(fitting) == 1:
-            return fitting[0]
+        fitting = {key: answer for key, answer in answers.items() if answer.shape == (batch, width)}
+        for source, logits in fitting.items():
+            others = tuple(key for key in fitting if key != source)
+            if all(_is_made_of(logits, fitting[key]) for key in others):
+                return LogitsOutput(source, others)
         if fitting:
             raise CheckpointError(
-                f"{name}: outputs {listing(fitting)} all have width {width}; return the logits alone, or once"
+                f"{name}: outputs {listing(fitting)} all have width {width}, and none is the softmax of another; "
+                "return the logits alone"
             )
-    match list(shapes.values()):
+    match [answer.shape for answer in answers.values()]:
         case [(rows, width)] if rows == batch:
             guess = f"; {width} is the width of {_EMNIST_WIDTHS[width]}" if width in _EMNIST_WIDTHS else ""
             shift = f" from label offset {label_offset} on" if label_offset else ""
@@ -220,10 +240,18 @@ def choose_output(
                 f"{name}: it answers {width} columns, but there are {classes} classes{shift}{guess}; give the --data "
                 "it was trained on, or choose its classes with --classes"
             )
-    shown = listing(f"{key or 'output'} {list(shape)}" for key, shape in shapes.items()) or "nothing"
+    shown = listing(f"{key or 'output'} {list(answer.shape)}" for key, answer in answers.items()) or "nothing"
     raise CheckpointError(
         f"{name}: for {batch} images it answers {shown}, none of them [{batch}, {classes}]; return logits [N, classes]"
     )
+
+
+def _is_made_of(logits: NDArray[Any], answer: NDArray[Any]) -> bool:
+    """Return whether an output is these logits themselves, or their softmax, log-softmax or sigmoid."""
+    from scipy.special import expit, log_softmax, softmax
+
+    forms = (np.asarray, partial(softmax, axis=1), partial(log_softmax, axis=1), expit)
+    return any(np.allclose(answer, form(logits), rtol=1e-3, atol=1e-5) for form in forms)
 
 
 def _named_tensors(answer: object) -> dict[str, Tensor]:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from targets.errors import first_line, translated
 from toolchain import models
 from toolchain.checkpoint.computed_weights import bake
+from toolchain.checkpoint.file_arguments import build_and_fit
 from toolchain.checkpoint.float_model import FloatModel, OnnxModel
 from toolchain.checkpoint.kinds import KIND_NAMES, kind_of, refuse_quantized_pickle
-from toolchain.checkpoint.metadata import build_reference, metadata_of, our_facts
-from toolchain.checkpoint.source import build_from, parse_source
+from toolchain.checkpoint.metadata import build_reference, metadata_of, our_facts, read_values
+from toolchain.checkpoint.source import parse_source
 from toolchain.checkpoint.state import Fitted, find_state, fit_state, modules_in, preferred, tensors_in
 from toolchain.checkpoint.torch_files import read_payload, read_program, read_safetensors, read_torchscript
 from toolchain.core.errors import CheckpointError
@@ -151,21 +152,24 @@ def _weights(
     payload: object
     if kind == "safetensors":
         payload, metadata = read_safetensors(path)
-        facts = our_facts(metadata, path)
+        facts, beside = our_facts(metadata, path), read_values(metadata)
     else:
         payload = read_payload(path, source, trusted=trust_pickle)
         if isinstance(payload, nn.Module):
             return Fitted(payload.state_dict(), ()), {}, payload.eval()
-        entries = payload.items() if isinstance(payload, Mapping) else ()
+        beside = dict(payload) if isinstance(payload, Mapping) else {}
         # Epoch, classes, preprocess, settings; no tensors, no optimizer.
-        facts = {str(key): value for key, value in entries if _is_plain(value)}
+        facts = {str(key): value for key, value in beside.items() if _is_plain(value)}
         if whole := modules_in(payload):
             key, notes = preferred(whole, weights, str(path))
             return Fitted(whole[key].state_dict(), notes), facts, whole[key].eval()
     stored = metadata_of(facts)
     if source:
-        module = build_from(source)
-    elif (name := model or stored.model) and stored.classes:
+        refuse_quantized_pickle(path)
+        tensors = tensors_in(payload, str(path))
+        module, fitted = build_and_fit(source, beside, tensors, str(path), weights, assign=True)
+        return fitted, facts, module.eval().float()
+    if (name := model or stored.model) and stored.classes:
         module = build_reference(path, name, len(stored.classes), stored.options)
     else:
         return find_state(payload, str(path), weights), facts, None

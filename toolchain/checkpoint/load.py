@@ -18,6 +18,7 @@ from targets.preprocess import Preprocess
 from toolchain import models
 from toolchain.checkpoint import torch_files
 from toolchain.checkpoint.computed_weights import bake
+from toolchain.checkpoint.file_arguments import build_and_fit
 from toolchain.checkpoint.float_model import FloatModel, OnnxModel, Range, TorchModel, forward, settle_output
 from toolchain.checkpoint.kinds import KIND_NAMES, kind_of, refuse_quantized_pickle
 from toolchain.checkpoint.metadata import (
@@ -27,10 +28,11 @@ from toolchain.checkpoint.metadata import (
     metadata_facts,
     metadata_of,
     our_facts,
+    read_values,
 )
 from toolchain.checkpoint.onnx_normal import normalise
 from toolchain.checkpoint.preprocess_search import SEARCH_IMAGES, PreprocessFinding, options_of, search
-from toolchain.checkpoint.source import ModelSource, build_from, parse_source
+from toolchain.checkpoint.source import ModelSource, parse_source
 from toolchain.checkpoint.state import class_name, fit_state, modules_in, preferred, tensors_in
 from toolchain.core.errors import CheckpointError, PreprocessUnknown, UsageProblem
 from toolchain.formats import catalog
@@ -84,7 +86,7 @@ class _Request:
         preprocess = self.preprocess or stored.preprocess
         return replace(
             self,
-            classes=agreed_classes(self.classes, stored.classes, self.path, chosen=self.chosen),
+            classes=agreed_classes(self.classes, stored.classes, self.path, chosen=self.chosen, names=stored.names),
             reference_name=self.reference_name or (None if self.source else stored.model),
             preprocess=preprocess,
             scaling=stored.scaling,
@@ -168,26 +170,27 @@ def _open_state(request: _Request) -> Loaded:
         key, notes = preferred(modules, request.weights, str(request.path))
         notes = ("whole pickled model, trusted", *notes)
         return _finish(request.agreed(stored), modules[key], notes, class_name(modules[key]))
-    return _fill(request, stored, tensors_in(payload, str(request.path)))
+    facts = payload if isinstance(payload, Mapping) else {}
+    return _fill(request, stored, tensors_in(payload, str(request.path)), facts)
 
 
 def _open_safetensors(request: _Request) -> Loaded:
     tensors, metadata = torch_files.read_safetensors(request.path)
     stored = metadata_facts(metadata, request.path)
-    return _fill(request, stored, tensors_in(tensors, str(request.path)))
+    return _fill(request, stored, tensors_in(tensors, str(request.path)), read_values(metadata))
 
 
-def _fill(request: _Request, stored: Metadata, tensors: dict[str, Tensor]) -> Loaded:
-    """Load weights into the module that the request or the file names."""
+def _fill(request: _Request, stored: Metadata, tensors: dict[str, Tensor], facts: Mapping[Any, Any]) -> Loaded:
+    """Load weights into the module that the request or the file names. facts: what the file holds beside them."""
     request = request.agreed(stored)
+    name = str(request.path)
     if request.source:
-        module = build_from(request.source)
-    elif request.reference_name:
+        module, fitted = build_and_fit(request.source, facts, tensors, name, request.weights)
+        return _finish(request, module, fitted.notes, class_name(module))
+    if request.reference_name:
         module = build_reference(request.path, request.reference_name, len(request.classes), stored.options)
-    else:
-        raise CheckpointError(f"{request.path} holds only weights; name the model's class with --model FILE.py:CLASS")
-    kind = class_name(module)
-    return _finish(request, module, fit_state(module, tensors, str(request.path), request.weights).notes, kind)
+        return _finish(request, module, fit_state(module, tensors, name, request.weights).notes, class_name(module))
+    raise CheckpointError(f"{name} holds only weights; name the model's class with --model FILE.py:CLASS")
 
 
 def _open_torchscript(request: _Request) -> Loaded:

@@ -27,6 +27,9 @@ _PAIR = re.compile(r"^(normali[sz]e|normali[sz]ation|mean_std)$", re.IGNORECASE)
 _NUMBER = r"[^\d.a-z-]*(-?\d*\.?\d+)"
 # A printed transform: `Normalize(mean=(0.1307,), std=(0.3081,))`, `Normalize((0.1307,), (0.3081,))`.
 _PRINTED = re.compile(rf"normalize\((?:mean=)?{_NUMBER}.*?\D(?:std=)?[(\[]{_NUMBER}", re.IGNORECASE)
+_NAMES = ("class_names", "class_labels", "label_names", "labels", "idx_to_class", "id2label")
+_NUMBERS_BY_NAME = ("class_to_idx", "label2id")
+"""Where training scripts store the names of their classes: in a list or by number, and the numbers by name."""
 _DEEPEST = 4
 _CHANNELS = 4
 
@@ -36,7 +39,8 @@ class Metadata:
     """Facts found in a file; empty where the file says nothing.
 
     options: arguments of one of our models. scaling: mean and std that another program stored, where there is no
-    preprocess of ours (`scaling_in`). unread: a note on a mean or std of such a program that cannot be used.
+    preprocess of ours (`scaling_in`). unread: a note on a mean or std of such a program that cannot be used. names: of
+    the columns, where such a program stored them.
     """
 
     model: str | None = None
@@ -45,6 +49,7 @@ class Metadata:
     options: dict[str, Any] = field(default_factory=dict)
     scaling: Preprocess | None = None
     unread: str = ""
+    names: tuple[str, ...] = ()
 
 
 def metadata_of(facts: Mapping[str, Any]) -> Metadata:
@@ -53,6 +58,7 @@ def metadata_of(facts: Mapping[str, Any]) -> Metadata:
     preprocess = _preprocess(facts.get("preprocess"))
     return replace(
         Metadata() if preprocess else _foreign(facts),
+        names=names_in(facts),
         model=model if isinstance(model, str) else None,
         classes=tuple(map(str, classes)) if isinstance(classes, (list, tuple)) else (),
         preprocess=preprocess,
@@ -63,6 +69,26 @@ def metadata_of(facts: Mapping[str, Any]) -> Metadata:
 def _foreign(facts: Mapping[Any, Any]) -> Metadata:
     scaling = scaling_in(facts)
     return Metadata(scaling=scaling, unread="" if scaling else _unread_in(facts))
+
+
+def names_in(facts: Mapping[Any, Any], depth: int = 0) -> tuple[str, ...]:
+    """Return the names of the columns that another program stored, in its settings too; () without any."""
+    for key in filter(facts.__contains__, (*_NAMES, *_NUMBERS_BY_NAME)):
+        columns = _columns(facts[key], swapped=key in _NUMBERS_BY_NAME)
+        count = len(facts[key]) if columns else 0
+        if sorted(columns) == list(range(count)) and len(set(columns.values())) == count > 1:
+            return tuple(columns[index] for index in range(count))
+    return next(filter(None, (names_in(inner, depth + 1) for inner in _nested(facts, depth))), ())
+
+
+def _columns(value: object, *, swapped: bool) -> dict[int, str]:
+    """Return names by the numbers of their columns. swapped: `value` has the numbers by the names."""
+    items = (
+        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+    )
+    pairs = [pair if swapped else pair[::-1] for pair in items]
+    # Keys of JSON are text.
+    return {int(number): name for name, number in pairs if isinstance(name, str) and str(number).isdecimal()}
 
 
 def _preprocess(value: object) -> Preprocess | None:
@@ -80,7 +106,12 @@ def metadata_facts(metadata: Mapping[str, str], path: Path) -> Metadata:
     """Read the JSON under `glyphpress` in a file's metadata, or else the scaling that another program stored there."""
     if METADATA_KEY in metadata:
         return metadata_of(our_facts(metadata, path))
-    return _foreign(dict(map(_parsed, metadata.items())))
+    return _foreign(read_values(metadata))
+
+
+def read_values(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return a file's metadata with the JSON in it read."""
+    return dict(map(_parsed, metadata.items()))
 
 
 def our_facts(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
@@ -111,15 +142,17 @@ def build_reference(path: Path, name: str, classes: int, options: dict[str, Any]
 
 
 def agreed_classes(
-    given: tuple[str, ...], stored: tuple[str, ...], path: Path, *, chosen: bool = False
+    given: tuple[str, ...], stored: tuple[str, ...], path: Path, *, chosen: bool = False, names: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
     """Return the classes that both sides name.
 
     Raises CheckpointError when they differ, ClassesUnknown when neither names any.
 
     chosen: `given` comes from --classes, so it wins over other names in the file; the order of the same names is always
-    the file's.
+    the file's. names: of another program, which count where nothing else is known, or for the order of the same names.
     """
+    if names and not stored and (not given or set(names) == set(given)):
+        stored = names
     if not given and not stored:
         raise ClassesUnknown(
             f"{path} does not say which classes it reads; give --data, or --classes such as 0123456789"

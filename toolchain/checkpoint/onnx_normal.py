@@ -77,12 +77,12 @@ def _normalised(path: Path, classes: int, label_offset: int | None, *, keep_soft
     layout, shape, batch = _image_input(proto, path)
     images = onnx_graph.seeded_images(batch)
     before = _reference(onnx_graph.open_session(proto), images.reshape(len(images), *shape), batch)
-    shapes = {key: value.shape for key, value in before.items()}
-    chosen = choose_output(shapes, str(path), classes, label_offset, batch=len(images))
+    chosen = choose_output(before, str(path), classes, label_offset, batch=len(images))
+    wanted = before[chosen.key]
     outputs = len(proto.graph.output)
     model = ir.from_proto(proto)
     del proto  # the model holds the weights from here on
-    edit.run(model, RemoveInitializersFromInputsPass(), partial(keep_output, name=chosen), edit.drop_unused)
+    edit.run(model, RemoveInitializersFromInputsPass(), partial(keep_output, name=chosen.key), edit.drop_unused)
     lifted = _lift(model, path)
     softmax = "" if keep_softmax else final_softmax(model)
     edit.run(
@@ -91,15 +91,15 @@ def _normalised(path: Path, classes: int, label_offset: int | None, *, keep_soft
         partial(take_nchw, layout=layout, shape=shape),
         onnx_graph.explicit_pads,
         *([] if keep_softmax else [remove_softmax]),
-        partial(name_logits, width=before[chosen].shape[1:]),
+        partial(name_logits, width=wanted.shape[1:]),
         edit.drop_unused,
         edit.forget_shapes,
     )
     proto = edit.to_proto(model)
-    _check(proto, path, images, before[chosen], softmax=softmax, fixed=batch is not None)
+    _check(proto, path, images, wanted, softmax=softmax, fixed=batch is not None)
     notes = list(lifted)
     if outputs > 1:
-        notes.insert(0, f"output {chosen} {list(before[chosen].shape[1:])} of {outputs} taken as the logits")
+        notes.insert(0, chosen.note(str(list(wanted.shape[1:])), outputs))
     if batch is not None:
         notes.append(f"batch axis, fixed at {batch}, made dynamic")
     if layout != "NCHW":

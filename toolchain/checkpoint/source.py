@@ -78,11 +78,19 @@ def _path_advice(source: ModelSource) -> str:
     return f"for the file {path} write --model {path}:{source.attribute}" if path else ""
 
 
-def build_from(source: ModelSource) -> nn.Module:
-    """Import the class (or function) and call it. Raises CheckpointError with the signature when that fails."""
+def factory_of(source: ModelSource) -> Callable[..., Any]:
+    """Import the class (or function). Raises CheckpointError when there is none, and as `import_source`."""
+    return _attribute(import_source(source), source)
+
+
+def build_from(source: ModelSource, factory: Callable[..., Any] | None = None) -> nn.Module:
+    """Import the class (or function) unless it is given, and call it.
+
+    Raises CheckpointError with the signature when that fails.
+    """
     from torch import nn
 
-    factory = _attribute(import_source(source), source)
+    factory = factory or factory_of(source)
     try:
         model = factory(*source.args, **source.kwargs)
     except Exception as error:  # a user's constructor can raise anything

@@ -28,6 +28,7 @@ from toolchain.checkpoint.float_model import settle_output
 from toolchain.checkpoint.kinds import refuse_foreign_pickle
 from toolchain.checkpoint.metadata import METADATA_KEY
 from toolchain.checkpoint.onnx_graph import TOLERANCE, largest_difference, seeded_images
+from toolchain.checkpoint.plain_objects import PLAIN_OBJECTS
 from toolchain.checkpoint.program_check import (
     refuse_false_lengths,
     refuse_harmful_code,
@@ -89,7 +90,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def read_weights(path: Path) -> object:
-    """Return what a torch file holds, tensors and plain types only (`weights_only=True`).
+    """Return what a torch file holds, tensors and plain types only (`weights_only=True`), and PLAIN_OBJECTS.
 
     The tensors are mapped from a copy of the file where its format allows that, so that unused ones take no memory.
     Raises CheckpointError when it is damaged, when it holds pickled objects, which are code, or no torch model at all.
@@ -98,7 +99,7 @@ def read_weights(path: Path) -> object:
 
     refuse_foreign_pickle(path)
     try:
-        with _silent(), private_copy(path) as copy:
+        with _silent(), private_copy(path) as copy, torch.serialization.safe_globals(PLAIN_OBJECTS):
             return torch.load(copy, map_location="cpu", weights_only=True, mmap=_holds_plain_numbers(copy))
     except pickle.UnpicklingError as error:
         if "UninitializedParameter" in str(error):

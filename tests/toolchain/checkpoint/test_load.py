@@ -315,7 +315,7 @@ def test_options_win_over_what_is_stored(tmp_path: Path) -> None:
     assert load(str(tmp_path / "model.pt"), preprocess=given).model.preprocess == given
 
 
-@pytest.mark.parametrize("kind", ["Pair", "Named"])
+@pytest.mark.parametrize("kind", ["Pair", "Named", "Twice"])
 def test_of_several_outputs_the_one_of_the_right_width_is_taken_and_said(kind: str, net: Any, tmp_path: Path) -> None:
     torch.save(net.state_dict(), tmp_path / "net.pt")
     model = load(str(tmp_path / "net.pt"), model=f"{tmp_path}/net.py:{kind}", classes=DIGITS).model

@@ -119,7 +119,11 @@ def test_without_any_classes_the_option_is_named(saved: Path, source: str) -> No
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("Broken", "NaN or infinity"), ("Twice", "all have width 10"), ("Raises", "cannot be built (ValueError")],
+    [
+        ("Broken", "NaN or infinity"),
+        ("Twins", "outputs 0, 1 all have width 10, and none is the softmax of another"),
+        ("Raises", "cannot be built (ValueError"),
+    ],
 )
 def test_models_whose_answer_is_unusable(name: str, expected: str, saved: Path, tmp_path: Path) -> None:
     assert expected in refusal(saved, model=f"{tmp_path}/net.py:{name}")
