@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("bench", "calibration", "targets", "toolchain")
+PACKAGES = ("bench", "calibration", "glyphpress", "targets", "toolchain")
 ROWS = (
     ("bench",),
+    ("glyphpress",),
     ("toolchain.cli",),
     ("toolchain.commands",),
     ("toolchain.report", "toolchain.ci"),
@@ -65,7 +66,7 @@ def imports(root: Path, *, tables: bool = True) -> Iterator[Import]:
                         yield module, node.module, alias.name
             elif tables and isinstance(node, ast.Constant) and isinstance(node.value, str) and ":" in node.value:
                 named, _, name = node.value.partition(":")
-                if named in known:
+                if named in known and name.isidentifier():
                     yield module, named, name
 
 

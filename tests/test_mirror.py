@@ -45,7 +45,7 @@ def uses(room: str, module: str, source: str) -> bool:
     """
     tree = ast.parse(source)
     found = list(imported(tree))
-    if any(name.startswith(f"{room}.") for name in found):
+    if any(name == room or name.startswith(f"{room}.") for name in found):
         return True
     runs = bool(PROGRAM & {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)})
     package = room.partition(".")[0]

@@ -293,4 +293,6 @@ def local_agent(where: str = "a fresh process") -> Channel:
     """Start an agent in a fresh process of this machine, in which nothing is loaded or cached yet."""
     root = str(Path(__file__).parents[2])
     paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    return Channel([sys.executable, "-m", "targets.agent.serve"], where, environment=os.environ | {"PYTHONPATH": paths})
+    return Channel(
+        [sys.executable, "-P", "-m", "targets.agent.serve"], where, environment=os.environ | {"PYTHONPATH": paths}
+    )

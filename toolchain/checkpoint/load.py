@@ -35,6 +35,7 @@ from toolchain.checkpoint.preprocess_search import SEARCH_IMAGES, PreprocessFind
 from toolchain.checkpoint.source import ModelSource, parse_source
 from toolchain.checkpoint.state import class_name, fit_state, modules_in, preferred, tensors_in
 from toolchain.core.errors import CheckpointError, PreprocessUnknown, UsageProblem
+from toolchain.core.packages import require
 from toolchain.formats import catalog
 from toolchain.formats.onnx.estimators import estimator_in
 from toolchain.formats.onnx.file import read_onnx
@@ -117,7 +118,8 @@ def load(
     the weights to load when a file holds several sets, such as raw and averaged ones. chosen: whether `classes` come
     from `--classes`, which wins over other names in the file.
 
-    Raises CheckpointError when the file cannot be loaded as this model, UsageProblem when options do not apply to it.
+    Raises CheckpointError when the file cannot be loaded as this model, UsageProblem when options do not apply to it,
+    PackageMissing without torch.
     """
     path = _locate(path_or_name)
     reference_name = model if model in models.names() else None
@@ -127,6 +129,8 @@ def load(
     if weights is not None and kind not in ("state", "safetensors"):
         raise UsageProblem(f"--weights {weights}: {path} is one whole model ({KIND_NAMES[kind]}); leave --weights out")
     kind_name = KIND_NAMES[kind]
+    if kind in _OPENERS:
+        require("torch")
     with translated(
         lambda reason: CheckpointError(f"{path} is a damaged {kind_name} ({reason}); save or copy it again")
     ):

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from targets.errors import first_line
+from toolchain.checkpoint.users_modules import users_modules
 from toolchain.core.errors import CheckpointError, UsageProblem
 
 if TYPE_CHECKING:
@@ -63,7 +64,10 @@ def _literals(call: str, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def import_source(source: ModelSource) -> ModuleType:
     """Import the user's module, which runs its code. Raises CheckpointError on any exception in it."""
     try:
-        return _import_file(Path(source.location)) if source.is_file else importlib.import_module(source.location)
+        if source.is_file:
+            return _import_file(Path(source.location))
+        with users_modules():
+            return importlib.import_module(source.location)
     except Exception as error:  # a user's module can raise anything while it is imported
         advice = _path_advice(source) or "correct it, or name another file"
         raise CheckpointError(
@@ -129,17 +133,14 @@ def _import_file(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    folder = str(path.resolve().parent)
-    # The user's file may import other files of its folder, as it can when Python runs it from there.
-    sys.path.insert(0, folder)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        # The user's file may import other files of its folder, as it can when Python runs it from there.
+        with users_modules(path.resolve().parent):
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
-    finally:
-        sys.path.remove(folder)
     return module
 
 

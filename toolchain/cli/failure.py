@@ -13,6 +13,7 @@ from calibration.atomic_files import PREFIX
 from targets.host.cache import crowded_disk, full_disk
 from toolchain.core.errors import BUG, StageError, exit_code
 from toolchain.core.interrupt import interrupted
+from toolchain.core.packages import missing
 
 _ADVICE: tuple[tuple[type[OSError], str], ...] = (
     (FileNotFoundError, "check the path"),
@@ -48,7 +49,7 @@ def _code(error: BaseException) -> int:
 
 
 def _translated(error: BaseException) -> BaseException:
-    """Return the cause that a library hid: an interruption during an import, or memory that ran out.
+    """Return the cause that a library hid: an interruption during an import, a package or memory that is missing.
 
     An exit of a library becomes a StageError: its code 0 would say that the work is done, and 1 that a gate failed.
     """
@@ -59,7 +60,9 @@ def _translated(error: BaseException) -> BaseException:
         return StageError(
             "the model's own code, or a library, called sys.exit before the work was done; remove that call"
         )
-    return KeyboardInterrupt("interrupted") if interrupted() and _code(error) == BUG else error
+    if interrupted() and _code(error) == BUG:
+        return KeyboardInterrupt("interrupted")
+    return missing(error) or error
 
 
 def _temporary(path: object) -> bool:

@@ -1,0 +1,48 @@
+"""The program starts whatever the user's own modules are called."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from glyphpress.program import OWN
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the program in a folder that is the first on the path, as with `PYTHONPATH=.`."""
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+    command = [sys.executable, "-m", "glyphpress", *words]
+    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_module_of_our_name_on_the_path_breaks_nothing(name: str, tmp_path: Path) -> None:
+    (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')\n")
+    done = run(tmp_path, "data", "check", "builtin:digits8x8", "-q")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_model_file_imports_its_own_siblings_of_our_names(tmp_path: Path) -> None:
+    for name in OWN:
+        (tmp_path / f"{name}.py").write_text(f"WIDTH_{name.upper()} = 4\n")
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "from calibration import WIDTH_CALIBRATION\nfrom targets import WIDTH_TARGETS\n"
+        "from toolchain import WIDTH_TOOLCHAIN\n"
+        "class Net(nn.Sequential):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(784, WIDTH_TARGETS + 6))\n"
+    )
+    code = "import torch, net; torch.save(net.Net().state_dict(), 'net.pt')"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": "."}, check=True)
+    for model in ("net.py:Net", "net:Net"):
+        done = run(tmp_path, "inspect", "net.pt", "--model", model, "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["parameters"] == 7_850

@@ -1,0 +1,83 @@
+"""What `pip install` gives: a light core that judges without torch, and extras that the rest names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.digit_files import digit_files
+from tests.fixtures.environments import Environment, built_wheel, environment
+from tests.fixtures.small_readers import linear_reader
+
+PRESS = "'glyphpress[press]'"
+LARGEST = 500_000_000
+"""Bytes of the core with all that it needs."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("installed")
+
+
+@pytest.fixture(scope="module")
+def core(folder: Path) -> Environment:
+    return environment(folder / "core", built_wheel(folder))
+
+
+def test_the_core_is_light(core: Environment) -> None:
+    assert {"torch", "litert-torch", "ai-edge-litert"}.isdisjoint(core.packages)
+    assert core.bytes() < LARGEST
+
+
+def test_the_core_judges_measures_and_reports(core: Environment, tmp_path: Path) -> None:
+    linear_reader(tmp_path / "float.onnx")
+    linear_reader(tmp_path / "rounded.onnx", step=0.001)
+    files = ("--baseline", "float.onnx", "--candidate", "rounded.onnx", "--data", "builtin:digits")
+    for words in (
+        ("gate", *files, "--policy", "smoke", "--html", "gate.html"),
+        ("evaluate", "rounded.onnx", "--data", "builtin:digits", "--errors", "4", "-o", "sheet.png"),
+        ("compare", "float.onnx", "rounded.onnx", "--data", "builtin:digits"),
+        ("profile", "float.onnx", "rounded.onnx", "--runs", "20", "--report", "timed"),
+        ("report", "timed"),
+        ("data", "check", "builtin:digits"),
+        ("inspect", "float.onnx"),
+        ("targets", "list"),
+        ("version",),
+    ):
+        done = core.run(*words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "gate.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "package"),
+    [
+        (("press", "cnn-small", "--data", "builtin:digits", "--out", "out"), PRESS),
+        (("train", "--model", "lenet5", "--data", "builtin:digits", "-o", "net.pt"), PRESS),
+        (("prune", "cnn-small", "--data", "builtin:digits", "--ratio", "50%", "-o", "net.pt2"), PRESS),
+        (("export", "cnn-small", "-o", "net.tflite"), PRESS),
+        (("demo", "--out", "out"), PRESS),
+        (("probe-int8",), PRESS),
+        (("evaluate", "digits.float.tflite", "--data", "builtin:digits"), "ai-edge-litert"),
+    ],
+)
+def test_what_the_core_cannot_do_says_what_to_install(
+    core: Environment, words: tuple[str, ...], package: str, tmp_path: Path
+) -> None:
+    digit_files(tmp_path)
+    before = set(tmp_path.iterdir())
+    done = core.run(*words, cwd=tmp_path)
+    assert done.returncode == 4, done.stderr
+    assert f"pip install {package}" in done.stderr.splitlines()[-1]
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_litert_alone_runs_tflite(core: Environment, folder: Path, tmp_path: Path) -> None:
+    light = environment(folder / "litert", next(folder.glob("*.whl")), ["litert"])
+    assert "torch" not in light.packages
+    digit_files(tmp_path)
+    done = light.run("evaluate", "digits.float.tflite", "--data", "builtin:digits", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["artifact"] == "digits.float.tflite"
