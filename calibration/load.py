@@ -70,7 +70,7 @@ def _load_path(path: Path, split: Split, names: tuple[str, ...] = (), hints: str
     """Load a file, or a folder that says by its content what it is."""
     from calibration.conventions import Hints
     from calibration.data_file import has_mnist, load_file, load_mnist
-    from calibration.glyph import load_folder
+    from calibration.picture_folder import load_folder
     from calibration.sd19 import by_class_folder, load_by_class
 
     if path.is_file():

@@ -15,8 +15,8 @@ import numpy as np
 
 from calibration.dataset import SIDE, Dataset, Split
 from calibration.errors import DataNotFound, EmptyData
-from calibration.glyph import read_picture
 from calibration.listener import listener
+from calibration.picture_folder import read_picture
 from calibration.sample import TEST_SHARE, held_out
 from calibration.spec import classes_text
 

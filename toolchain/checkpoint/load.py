@@ -129,12 +129,13 @@ def load(
     if weights is not None and kind not in ("state", "safetensors"):
         raise UsageProblem(f"--weights {weights}: {path} is one whole model ({KIND_NAMES[kind]}); leave --weights out")
     kind_name = KIND_NAMES[kind]
-    if kind in _OPENERS:
+    opened = _OPENERS.get(kind, _refuse_artifact)
+    if opened is not _refuse_artifact:
         require("torch")
     with translated(
         lambda reason: CheckpointError(f"{path} is a damaged {kind_name} ({reason}); save or copy it again")
     ):
-        loaded = _OPENERS.get(kind, _refuse_artifact)(request)
+        loaded = opened(request)
     digest = _digest(path, kind)
     every = [replace(each, checkpoint_sha256=digest) for each in (loaded.model, *loaded.otherwise)]
     return replace(loaded, model=every[0], otherwise=tuple(every[1:]))

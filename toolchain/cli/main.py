@@ -85,6 +85,10 @@ COMMANDS = {
         "toolchain.cli.read:read",
         "Read pictures of handwriting: a word, a line or a page each, with any model file of a press.",
     ),
+    "snippet": (
+        "toolchain.cli.snippet:snippet",
+        "Print a complete program that reads pictures with this very file, without glyphpress.",
+    ),
     "compare": (
         "toolchain.cli.evaluate:compare",
         "Compare two model files, or two saved evaluations (.npz), image by image.",

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from calibration.dataset import SIDE
-from calibration.glyph import CLASS_LIST, is_glyph, listed_classes
+from calibration.glyph import is_glyph
+from calibration.picture_folder import CLASS_LIST, listed_classes
 from targets.host.text import json_text
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.core.files import whole_file, write_whole

@@ -1,0 +1,48 @@
+"""`glyphpress snippet`: a program that reads pictures with one model file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rich_click as click
+
+from toolchain.cli import console, options, values
+
+if TYPE_CHECKING:
+    from toolchain.core.context import RunContext
+
+
+@click.command()
+@click.argument("file", type=values.FILE)
+@click.option(
+    "--for",
+    "language",
+    type=click.Choice(["python-onnx", "python-litert"]),
+    help="What the program is written for. Default: the one that opens the file.",
+)
+@click.option("-o", "--output", type=values.OUTPUT_FILE, help="Write the program to this file (.py).")
+@options.run_options(force=True)
+def snippet(*, file: Path, language: str | None, output: Path | None, context: RunContext) -> None:
+    """Print a complete program that reads pictures with this very file, without glyphpress.
+
+    It checks the file's digest, prepares each picture as the sidecar says, and prints the character with its
+    probability. Keep it beside the file.
+
+    \b
+    Example:
+      glyphpress snippet out/cnn-small.static-int8.onnx -o out/read.py
+      python out/read.py scan.png
+    """
+    from toolchain.commands.snippet import snippet as program
+    from toolchain.core.files import refuse_unfit, write_whole
+    from toolchain.evaluation.untracked import open_artifact
+
+    if output:
+        refuse_unfit(output, ".py", force=context.force)
+    text = program(open_artifact(file, None), language)
+    if output:
+        write_whole(output, text, force=context.force)
+        console.tell(f"{output}: reads pictures with {file.name}; keep both in one folder")
+    else:
+        click.echo(text, nl=False)
