@@ -23,8 +23,10 @@ from toolchain.gate.limit import Measure, Part, Verdict, overall, raise_for
 from toolchain.gate.limits import LIMITS, definition
 from toolchain.gate.policy import Policy, policy_from
 from toolchain.stats.decision import Outcome
+from toolchain.stats.paired_difference import upper_bound
 
 _ROUNDING = 1e-9
+_RISK = 0.05
 _TOOLS = ("ai-edge-litert", "numpy", "onnxruntime")
 
 Standing = Literal["passed", "warned", "stopped", "beaten"]
@@ -150,6 +152,16 @@ class Judgement:
             for verdict in judged.verdicts:
                 unless_passed: Standing = "beaten" if beaten else "warned" if verdict.action == "warn" else "stopped"
                 yield judged, verdict, "passed" if verdict.outcome is Outcome.PASS else unless_passed
+
+    @property
+    def confidence(self) -> float:
+        """Return that of `most_lost`: 95 %, corrected for the choice among the competitors as the verdicts are."""
+        return 1 - _RISK / self.competitors
+
+    def most_lost(self, judged: Judged) -> float:
+        """Return the upper bound of a candidate's fall in accuracy, of all images, one-sided at `confidence`."""
+        compared = judged.comparison
+        return float(upper_bound(compared.lost, compared.gained, compared.images, self.confidence))
 
     def raise_unless_passed(self) -> None:
         """Raise GateFailed or GateInconclusive, with the reasons, unless the outcome is PASS."""

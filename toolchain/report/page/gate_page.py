@@ -8,6 +8,7 @@ from pathlib import Path
 
 from toolchain.core.quantities import percent_text, points_text, size_text, time_text
 from toolchain.gate.gate import Evidence
+from toolchain.gate.limit import overall
 from toolchain.report.judgement import Judged, Judgement
 from toolchain.report.page.blocks import (
     TONES,
@@ -21,6 +22,7 @@ from toolchain.report.page.blocks import (
     Ruling,
     Section,
     Table,
+    Tone,
     figure,
     section,
 )
@@ -71,7 +73,7 @@ def gate_html(
         title = f"{len(judgement.candidates)} candidates against {judgement.baseline.name}"
     compared = best.comparison
     subtitle = f"Gate on {compared.images:,} images of {compared.origin}, {len(compared.per_class)} classes."
-    page = Page(title, subtitle, _ruling(judgement, best, path), tuple(_figures(best)), sections)
+    page = Page(title, subtitle, _ruling(judgement, best, path), tuple(_figures(judgement, best)), sections)
     return html(page, judgement.tools)
 
 
@@ -85,7 +87,15 @@ def _first(judgement: Judgement, evidence: Sequence[Evidence]) -> tuple[Judged, 
 def _ruling(judgement: Judgement, best: Judged, path: Path | None) -> Ruling:
     compared, tone = best.comparison, TONES[judgement.outcome]
     shrink = compared.baseline_bytes / compared.candidate_bytes if compared.candidate_bytes else None
-    reading = reading_words(compared.candidate_accuracy, compared.baseline_accuracy, compared.upper, compared.images)
+    reading = reading_words(
+        compared.candidate_accuracy,
+        compared.baseline_accuracy,
+        judgement.most_lost(best),
+        compared.images,
+        confidence=judgement.confidence,
+    )
+    if len(judgement.candidates) > 1 and judgement.outcome is not Outcome.PASS:
+        reading = f"{best.file.name}: {reading[0].lower()}{reading[1:]}"
     if judgement.outcome is Outcome.PASS:
         first = f"{best.file.name} may ship in place of {judgement.baseline.name}: it is {size_words(shrink)} it."
     else:
@@ -112,16 +122,25 @@ def _link(judged: Judged, path: Path | None) -> Cell:
     return Cell(judged.file.name, link=file_link(file.name, seen_from(path, file.parent)))
 
 
-def _figures(best: Judged) -> Iterator[Figure]:
-    compared, tone = best.comparison, TONES[best.outcome]
-    yield Figure("Size", size_text(compared.candidate_bytes), f"baseline {size_text(compared.baseline_bytes)}")
-    yield Figure(
-        "Accuracy", percent_text(compared.candidate_accuracy), f"baseline {percent_text(compared.baseline_accuracy)}"
-    )
-    note = f"with 95 % confidence; measured {points_text(compared.drop)} pp"
-    yield Figure("Drop in accuracy", f"at most {points_text(compared.upper)} pp", note, tone)
+def _figures(judgement: Judgement, best: Judged) -> Iterator[Figure]:
+    """Yield the candidate's key figures, each in the colour of the limits on it."""
+    compared = best.comparison
+    note = f"baseline {size_text(compared.baseline_bytes)}"
+    yield Figure("Size", size_text(compared.candidate_bytes), note, _tone(best, "size", "shrink", "packed"))
+    note = f"baseline {percent_text(compared.baseline_accuracy)}"
+    yield Figure("Accuracy", percent_text(compared.candidate_accuracy), note)
+    most = f"at most {points_text(judgement.most_lost(best))} pp"
+    note = f"with {judgement.confidence * 100:.4g} % confidence; measured {points_text(compared.drop)} pp"
+    yield Figure("Drop in accuracy", most, note, _tone(best, "drop"))
     if best.p50 is not None:
-        yield Figure("Time per image, median", time_text(best.p50))
+        tone = _tone(best, "p50", "p50_ratio")
+        yield Figure("Time per image, median", time_text(best.p50), tone=tone)
+
+
+def _tone(best: Judged, *limits: str) -> Tone:
+    """Return the colour of the verdicts on these limits; none where there are none."""
+    verdicts = [verdict for verdict in best.verdicts if verdict.limit in limits]
+    return TONES[overall(verdicts)] if verdicts else ""
 
 
 def _candidates(judgement: Judgement, path: Path | None) -> Table:
@@ -135,15 +154,16 @@ def _candidates(judgement: Judgement, path: Path | None) -> Table:
                 figure(judged.file.bytes, size_text),
                 figure(compared.candidate_accuracy, percent_text),
                 figure(compared.drop, lambda drop: f"{points_text(drop, 3)} pp"),
-                figure(compared.upper, lambda bound: f"{points_text(bound, 3)} pp"),
+                figure(judgement.most_lost(judged), lambda bound: f"{points_text(bound, 3)} pp"),
                 figure(compared.flips, lambda flips: f"{flips:,}"),
                 figure(judged.p50, time_text),
                 outcome_cell(judged.outcome),
             ]
         )
     headings = ("candidate", "size", "accuracy", "drop", "drop at most", "changed answers", "P50", "verdict")
+    sure = f"drop at most: with {judgement.confidence * 100:.4g} % confidence"
     choice = f"; every confidence is corrected for a choice among {judgement.competitors}" * (judgement.competitors > 1)
-    caption = f"against {judgement.baseline.name}{choice}"
+    caption = f"against {judgement.baseline.name}; {sure}{choice}"
     return Table(caption, headings, rows, headings[1:-1], wide=True, sortable=len(rows) > 1)
 
 

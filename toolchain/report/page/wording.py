@@ -23,12 +23,12 @@ def time_words(ratio: float, interval: tuple[float, float] | None) -> str:
     return f"takes {ratio:.2f} times as long" if low > SLOWER else "is about as fast"
 
 
-def reading_words(accuracy: float, base: float, bound: float, images: int) -> str:
-    """Return what a file reads, and how much it loses at most. bound: of the drop, with 95 % confidence."""
+def reading_words(accuracy: float, base: float, bound: float, images: int, *, confidence: float = 0.95) -> str:
+    """Return what a file reads, and how much it loses at most. bound: of the drop, with this confidence."""
     at_most = f"it loses at most {points_text(bound)} pp" if bound > 0 else "it does not read worse"
     return (
         f"It reads {percent_text(accuracy)} of {images:,} test images correctly (float {percent_text(base)}); "
-        f"with 95 % confidence {at_most}."
+        f"with {confidence * 100:.4g} % confidence {at_most}."
     )
 
 

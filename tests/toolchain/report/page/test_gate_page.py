@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,28 @@ def test_of_several_candidates_the_page_shows_the_one_that_ships_and_each_other_
     assert page.text.count("characters whose answer changed") == 2
     none = read_page(gate_html(concluded(STRICT, bad, answers(900, 5)), [bad, answers(900, 5)]))
     assert "Must not ship No candidate passes. drop: " in none.text
+
+
+def test_bounds_of_several_are_those_at_the_corrected_confidence() -> None:
+    first, second = answers(3, 5, name="first.onnx"), answers(30, 25, name="second.onnx")
+    judgement = concluded({"drop": {"max": "5pp"}}, first, second)
+    text = check_page(gate_html(judgement, [first, second])).text
+    assert "drop at most: with 97.5 % confidence; every confidence is corrected for a choice among 2" in text
+    assert "with 95 % confidence" not in text
+    for judged in judgement.candidates:
+        (verdict,) = judged.verdicts
+        assert judgement.most_lost(judged) == verdict.bound
+        assert f"{100 * (verdict.bound or 0):.3f} pp" in text
+        assert f"{100 * judged.comparison.upper:.3f} pp" not in text
+
+
+def test_a_key_figure_has_the_colour_of_its_own_limit() -> None:
+    evidence = answers(700, 5)
+    judgement = concluded({"drop": {"max": "0.3pp"}, "size": {"max": "250KB"}}, evidence)
+    cards = re.findall(r'<li class="(\w*)"><span class="name">([^<]+)', gate_html(judgement, [evidence]))
+    assert [(name, tone) for tone, name in cards][:3] == [
+        ("Size", "pass"), ("Accuracy", ""), ("Drop in accuracy", "fail")
+    ]  # fmt: skip
 
 
 def test_the_parts_of_a_limit_are_listed() -> None:
