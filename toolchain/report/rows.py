@@ -50,7 +50,7 @@ def rivals(rows: Sequence[Row], evidence: Sequence[Evidence], policy: Policy) ->
 
     evidence: of all rows but the first, the baseline.
     """
-    count = len(competing := _competing(rows))
+    count = len(competing := competing_rows(rows))
     judged = [(row, proof) for row, proof in zip(rows[1:], evidence, strict=True) if row in competing]
     return [row for row, proof in judged if overall(judge(policy, proof, competitors=count)) is Outcome.PASS]
 
@@ -88,7 +88,7 @@ def chosen(rows: Sequence[Row], evidence: Sequence[Evidence], policy: Policy, pr
         return Winner(tuple(rows), {}, ())
     passing = rivals(rows, evidence, policy)
     best = {measure: winner(passing, base, measure) for measure in _MEASURES}
-    competing = _competing(rows)
+    competing = competing_rows(rows)
     alone = [row.name for row in competing if row.outcome is Outcome.PASS and row not in passing]
     notes = (
         _reason(best[prefer], base, prefer, len(competing)),
@@ -99,7 +99,7 @@ def chosen(rows: Sequence[Row], evidence: Sequence[Evidence], policy: Policy, pr
     return Winner(marked, {measure: row.name for measure, row in best.items()}, notes)
 
 
-def _competing(rows: Sequence[Row]) -> list[Row]:
+def competing_rows(rows: Sequence[Row]) -> list[Row]:
     """Return the pressed files with a cost: the best one of them ships."""
     return [row for row in rows[1:] if row.recipe != "float" and row.cost is not None]
 

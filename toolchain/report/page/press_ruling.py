@@ -9,7 +9,9 @@ from toolchain.report.page.blocks import TONES, Figure, Link, Ruling, Tone
 from toolchain.report.page.links import file_link
 from toolchain.report.page.wording import joined, reading_words, sentences, size_words, time_words
 from toolchain.report.report import Report, Row
+from toolchain.report.rows import competing_rows
 from toolchain.stats.decision import Outcome
+from toolchain.stats.paired_difference import upper_bound
 
 _BETTER = {
     "balanced": "is smaller, is not shown to be slower, and passes",
@@ -33,7 +35,7 @@ def press_ruling(report: Report, folder: str) -> Ruling:
     else:
         status, tone = "Ready to ship", "pass"
         first = f"Ship {best.name}: {joined(list(_gains(best)))}."
-    sentence = sentences([first, _accuracy(best, report.rows[0]), _not_passed(others), _missing(report)])
+    sentence = sentences([first, _accuracy(best, report), _not_passed(others), _missing(report)])
     link: Link = file_link(best.name, folder)
     about = f"{size_text(best.bytes)}, sha256 {best.sha256[:12]}…"
     return Ruling(status, tone, sentence, link, about)
@@ -54,10 +56,11 @@ def press_figures(report: Report) -> tuple[Figure, ...]:
         Figure("Size", size_text(best.bytes), f"{size_words(best.shrink)} float's {size_text(base.bytes)}"),
         Figure("Accuracy", percent_text(best.accuracy), f"float {percent_text(base.accuracy)}"),
     ]
-    if best.bound is not None:
+    bound, confidence = _most_lost(best, report)
+    if bound is not None:
         tone: Tone = TONES.get(best.outcome, "") if best.outcome else ""
-        note = f"with 95 % confidence; measured {points_text(best.drop or 0.0)} pp"
-        figures.append(Figure("Drop in accuracy", f"at most {points_text(best.bound)} pp", note, tone))
+        note = f"with {confidence * 100:.4g} % confidence; measured {points_text(best.drop or 0.0)} pp"
+        figures.append(Figure("Drop in accuracy", f"at most {points_text(bound)} pp", note, tone))
     return (*figures, *_cost_figure(best, base))
 
 
@@ -83,10 +86,20 @@ def _gains(best: Row) -> Iterator[str]:
         yield time_words(best.p50_ratio, best.p50_ratio_interval)
 
 
-def _accuracy(best: Row, base: Row) -> str:
-    if best.baseline or best.bound is None:
+def _accuracy(best: Row, report: Report) -> str:
+    bound, confidence = _most_lost(best, report)
+    if best.baseline or bound is None:
         return f"It reads {percent_text(best.accuracy)} of {best.images:,} test images correctly."
-    return reading_words(best.accuracy, base.accuracy, best.bound, best.images)
+    return reading_words(best.accuracy, report.rows[0].accuracy, bound, best.images, confidence=confidence)
+
+
+def _most_lost(best: Row, report: Report) -> tuple[float | None, float]:
+    """Return the upper bound of the winner's drop and its confidence: 95 %, corrected for the choice it won."""
+    confidence = 1 - 0.05 / max(len(competing_rows(report.rows)), 1)
+    compared = next((each for each in report.comparisons if each.candidate == best.name), None)
+    if compared is None:
+        return None, confidence
+    return float(upper_bound(compared.lost, compared.gained, compared.images, confidence)), confidence
 
 
 def _not_passed(rows: Sequence[Row]) -> str:

@@ -68,6 +68,7 @@ def test_files_that_fail_or_are_missing_stand_in_the_first_sentence_though_anoth
     ruling = press_ruling(report, ".")
     assert ruling.status == "Ready to ship"
     assert "1 of the other files fails." in ruling.sentence
+    assert "with 97.5 % confidence it loses at most" in ruling.sentence
     assert "1 file that was asked for could not be made." in ruling.sentence
     assert "lost.tflite was not made: no kernel" in read_page(press_html(report)).text
 
