@@ -32,7 +32,7 @@ def snippet(*, file: Path, language: str | None, output: Path | None, context: R
     \b
     Example:
       glyphpress snippet out/cnn-small.static-int8.onnx -o out/read.py
-      python out/read.py scan.png
+      glyphpress snippet out/cnn-small.static-int8.tflite > out/read.py
     """
     from toolchain.commands.snippet import snippet as program
     from toolchain.core.files import refuse_unfit, write_whole
