@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from calibration import atomic_files
 from targets.preprocess import Preprocess
 from tests.conftest import Finished
 from tests.fixtures.lazy import torch
@@ -279,9 +282,46 @@ NOT_OVER_THIS = [
 ]
 
 
+LONG = "x" * 300
+# By access(2) root may do everything in /proc, which takes no files.
+NOT_THERE = [
+    pytest.param(words, 2, f"{re.escape(words[-1])} cannot be written: ", id=f"{words[0]} {words[-2]} {words[-1][:6]}")
+    for words in (
+        ["train", *DATA, "-o", "/proc/o.pt"],
+        ["train", *DATA, "-o", "o.pt", "--log", "/proc/o.csv"],
+        ["train", *DATA, "-o", "o.pt", "--curve", "/proc/o.svg"],
+        ["train", *DATA, "--model", "random-forest", "-o", "/proc/o.onnx"],
+        ["prune", "digits.pt", *DATA, "-o", "/proc/o.pt2"],
+        ["distill", "digits.pt", *DATA, "-o", "/proc/o.pt2"],
+        ["sensitivity", "digits.pt", *DATA, "-o", "/proc/o.json"],
+        ["press", "digits.pt", *DATA, "--out", "/proc/o"],
+        ["press", "digits.pt", *DATA, "--out", LONG],
+        ["quantize", "float.onnx", *DATA, "-o", "/proc/o.onnx"],
+        ["quantize", "float.onnx", *DATA, "-o", "o.onnx", "--save-ranges", "/proc/o.json"],
+        ["evaluate", "float.onnx", *DATA, "--csv", "/proc/o.csv"],
+        ["evaluate", "float.onnx", *DATA, "-o", f"{LONG}.npz"],
+        ["evaluate", "float.onnx", *DATA, "-o", f"{'x/' * 2500}o.npz"],
+        ["profile", "float.onnx", "-o", "/proc/o.npz"],
+        ["profile", "float.onnx", "--report", "/proc/o"],
+        [*GATE, "float.onnx", *DATA, "--junit", "/proc/o.xml"],
+        [*GATE, "float.onnx", *DATA, "--evidence", "/proc/o.json"],
+    )
+] + [
+    pytest.param(
+        ["train", *DATA, "-o", f"{'x' * 250}.pt"], 2, "x.pt.resume cannot be written: its name is too long", id="state"
+    ),
+    pytest.param(
+        ["train", *DATA, "-o", "digits.pt", "--resume"],
+        2,
+        "there is no digits.pt.resume to continue from, and digits.pt is already there",
+        id="nothing to resume",
+    ),
+]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "told"),
-    [*NO_FILE, *IMAGES, *ANOTHER_MODEL, *NOT_FINITE, *CUT_OFF, *FOREIGN_EVIDENCE, *NOT_OVER_THIS],
+    [*NO_FILE, *IMAGES, *ANOTHER_MODEL, *NOT_FINITE, *CUT_OFF, *FOREIGN_EVIDENCE, *NOT_OVER_THIS, *NOT_THERE],
 )
 def test_one_line_says_what_is_wrong_and_nothing_changes(
     *, glyphpress: Run, place: Path, words: list[str], code: int, told: str
@@ -304,7 +344,31 @@ def test_a_folder_that_may_not_be_written_is_said_before_the_work(
     (place / "shut").mkdir(mode=0o500)
     done = glyphpress("-q", *words)
     assert done.code == 2
-    assert "no folder that takes files; name another place" in one_line(done.err)
+    assert "is not a folder that can be written to; name another place" in one_line(done.err)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "float.onnx", *DATA, "--csv", "new/o.csv"],
+        [*GATE, "float.onnx", *DATA, "--policy", "chance.toml", "--verdict", "new/o.json"],
+        [*GATE, "float.onnx", *DATA, "--policy", "chance.toml", "--evidence", "new/o.json"],
+    ],
+    ids=lambda words: f"{words[0]} {words[-2]}",
+)
+def test_a_file_that_cannot_be_written_after_the_work_costs_no_result(
+    *, glyphpress: Run, place: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_parts: object, **_settings: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = contents(place)
+    monkeypatch.setattr(atomic_files, "place_files", full)
+    done = glyphpress("-q", *words, "--json")
+    assert done.code == 3
+    assert f"{words[-1]}: No space left on device; free some space" in one_line(done.err)
+    assert json.loads(done.out)["schema"] == f"glyphpress/{words[0]}/1"
+    assert contents(place) == before
 
 
 @pytest.mark.parametrize("code", [0, 1])
@@ -362,7 +426,8 @@ def on_small_disk(disk: Path, words: list[str], **settings: str) -> tuple[int, s
 def test_a_full_disk_is_one_line_and_leaves_nothing(place: Path, small_disk: Path, words: list[str]) -> None:
     before = contents(place)
     code, out, err, left = on_small_disk(small_disk, [word.replace("DISK", str(small_disk)) for word in words])
-    assert (code, out, left) == (3, "", ["taken"]), err
+    # What was read from all images is printed, though the file with the answers cannot be written.
+    assert (code, "accuracy" in out, left) == (3, words[0] == "evaluate", ["taken"]), err
     assert "No space left on device" in one_line(err)
     assert re.search("free (some|[0-9.]+ [KM]B|space)", err)
     assert contents(place) == before

@@ -233,14 +233,15 @@ def sensitivity(
         if path:
             refuse_unfit(path, suffix, force=context.force)
     curves = sensitivity_of(checkpoint, request, data=data, context=context, **settings)
-    if output:
-        write_whole(output, json_text(to_json(curves), indent=1) + "\n", force=context.force)
-    if picture:
-        write_whole(picture, sensitivity_svg(curves), force=context.force)
     if as_json:
         console.emit("sensitivity", to_json(curves))
     else:
         show_sensitivity(curves, console.out())
+    # Last, so that a file that cannot be written costs no result.
+    if output:
+        write_whole(output, json_text(to_json(curves), indent=1) + "\n", force=context.force)
+    if picture:
+        write_whole(picture, sensitivity_svg(curves), force=context.force)
     if recipe_file:
         write_whole(recipe_file, proposed_recipe(curves, recipe_file.stem).toml(), force=context.force)
 

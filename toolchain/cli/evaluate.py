@@ -98,7 +98,6 @@ def evaluate(
     metrics = ordered(measure(evaluation), order)
     tested = None if hypothesis is None else Hypothesis.test(hypothesis, metrics)
     mistakes = surest_mistakes(evaluation, errors) if errors else ()
-    files.write(evaluation, metrics, mistakes, dataset.images, force=context.force)
     if as_json:
         verdict = {"hypothesis": to_json(tested)} if tested else {}
         listed = {"errors": to_json(mistakes)} if errors else {}
@@ -109,6 +108,8 @@ def evaluate(
             show_mistakes(mistakes, console.out())
         if tested:
             console.tell(f"hypothesis: {tested.sentence()}")
+    # Last, so that a file that cannot be written costs no result.
+    files.write(evaluation, metrics, mistakes, dataset.images, force=context.force)
 
 
 def _outputs(outputs: tuple[Path, ...], errors: int | None) -> tuple[Path | None, Path | None]:

@@ -99,9 +99,15 @@ def gate(
     from toolchain.report.outputs import Outputs
 
     command = ("glyphpress", *sys.argv[1:])
+    images = options.data_words(data, context.data_root)
+
+    def show(judgement: Judgement) -> None:
+        steps = gate_next(judgement, baseline=baseline, candidates=candidates, data=images)
+        _show(judgement, steps, as_json=as_json)
+
     outputs = Outputs(junit, sarif, markdown, verdict, force=context.force, html=html, command=command)
     if stored:
-        judgement = judge_stored(limits.chosen(), stored, outputs)
+        judgement = judge_stored(limits.chosen(), stored, outputs, on_judgement=show)
     else:
         assert baseline, "--baseline was given"
         request = GateRequest(
@@ -115,9 +121,7 @@ def gate(
             outputs=outputs,
         )
         _refuse_idle_threads(baseline, *candidates)
-        judgement = run(request, context)
-    images = options.data_words(data, context.data_root)
-    _show(judgement, gate_next(judgement, baseline=baseline, candidates=candidates, data=images), as_json=as_json)
+        judgement = run(request, context, on_judgement=show)
     judgement.raise_unless_passed()
 
 

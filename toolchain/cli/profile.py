@@ -181,11 +181,12 @@ def _profile_files(request: ProfileRequest, files: OutputFiles, context: RunCont
             "--runs takes fewer"
         )
     measured = profile_files(request, context)
-    files.write(measured, request, context)
     if as_json:
         console.emit("profile", measured.to_dict())
     else:
         console.show(measurements_table(measured).text(width=console.width(), colour=not console.plain()))
+    # Last, so that a file that cannot be written costs no result.
+    files.write(measured, request, context)
 
 
 MANY_IMAGES = 1_000_000

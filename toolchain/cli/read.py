@@ -10,6 +10,7 @@ import rich_click as click
 from toolchain.cli import complete, console, options, values
 
 if TYPE_CHECKING:
+    from toolchain.commands.read import Readings
     from toolchain.core.context import RunContext
 
 _TOP = click.IntRange(1, 1000)
@@ -82,13 +83,18 @@ def read(
     overlays = _overlays(pictures, output, out, force=context.force)
     settings = ReadSettings(int(rotate), top, classes or (), alone)
     readings = read_pictures(pictures, artifact, target=target, settings=settings, context=context)
-    for path, reading in zip(overlays, readings.pictures, strict=False):
-        save_overlay(reading, path, force=context.force)
     if as_json:
         console.emit("read", readings.to_dict())
-        return
+    else:
+        _show(readings)
+    # Last, so that a picture that cannot be written costs no reading.
+    for path, reading in zip(overlays, readings.pictures, strict=False):
+        save_overlay(reading, path, force=context.force)
+
+
+def _show(readings: Readings) -> None:
     for reading in readings.pictures:
-        name = f"{reading.path}: " if len(pictures) > 1 else ""
+        name = f"{reading.path}: " if len(readings.pictures) > 1 else ""
         for line in reading.text.split("\n"):
             console.tell(f"{name}{line}")
         for note in reading.notes:

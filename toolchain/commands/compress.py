@@ -19,7 +19,7 @@ from toolchain.compress.prune.sensitivity import Sensitivity, sensitivity
 from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.core.files import refuse_existing, refuse_source
-from toolchain.core.resume import resumable
+from toolchain.core.resume import may_replace, resumable
 from toolchain.evaluation.compared_models import ComparedModels
 from toolchain.export import reference_logits, save_program
 from toolchain.recipe import Prune, Recipe
@@ -50,6 +50,10 @@ def compress_checkpoint(
     Both models are compared on images of the test split, or of the train split where there is none. A killed run can
     be continued (`resumable`).
     """
+    if output.suffix != ".pt2":
+        raise UsageProblem(f"{output}: only a .pt2 file keeps the shapes of such a model; let the name end in .pt2")
+    refuse_source(output, Path(checkpoint))
+    refuse_existing(output, force=may_replace(output, context))
     with resumable(output, context) as run:
         return _compressed(checkpoint, request, step, output, data=data, context=run)
 
@@ -57,10 +61,6 @@ def compress_checkpoint(
 def _compressed(
     checkpoint: str, request: CheckpointRequest, step: ModelStep, output: Path, *, data: str, context: RunContext
 ) -> Compressed:
-    if output.suffix != ".pt2":
-        raise UsageProblem(f"{output}: only a .pt2 file keeps the shapes of such a model; let the name end in .pt2")
-    refuse_source(output, Path(checkpoint))
-    refuse_existing(output, force=context.force)
     images = train_split(request.data(data), context.data_root, f"{step.kind} needs training images")
     settled = settle(checkpoint, request, images, seed=context.seed)
     changed = step.apply(settled.model, StepContext(context, images, settled.model))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
@@ -69,12 +69,18 @@ class GateRequest:
             raise UsageProblem("--train-data is read for [leaks] only, which the policy does not limit; add it there")
 
 
-def gate(request: GateRequest, context: RunContext | None = None) -> Judgement:
+def gate(
+    request: GateRequest,
+    context: RunContext | None = None,
+    *,
+    on_judgement: Callable[[Judgement], object] | None = None,
+) -> Judgement:
     """Gather the evidence on every candidate, store it where asked, judge it, and write the outputs that are asked for.
 
     Several candidates compete, so that each is judged by `Policy.among`. A verdict of FAIL or INCONCLUSIVE stands in
     the judgement and raises nothing (`Judgement.raise_unless_passed` does). context: its threads are for latency, by
-    default one. Raises UsageProblem over existing files before any work, and the errors of the stages.
+    default one. on_judgement: called before the outputs are written, or where the evidence could not be stored. Raises
+    UsageProblem over existing files before any work, and the errors of the stages.
     """
     context, outputs = context or RunContext(threads=1), request.outputs
     outputs.refuse_existing()
@@ -86,18 +92,31 @@ def gate(request: GateRequest, context: RunContext | None = None) -> Judgement:
     if request.target:
         check_target(request.policy, get(request.target))
     evidence = _gathered(request, context)
-    for path, gathered in zip(request.evidence, evidence, strict=False):
-        gathered.save(path, force=outputs.force)
-    return _judged(request.policy, evidence, request.candidates, request.evidence, outputs)
+    try:
+        for path, gathered in zip(request.evidence, evidence, strict=False):
+            gathered.save(path, force=outputs.force)
+    except OSError:
+        if on_judgement:
+            on_judgement(_judged(request.policy, evidence, request.candidates, ()))
+        raise
+    judgement = _judged(request.policy, evidence, request.candidates, request.evidence)
+    return _written(judgement, evidence, outputs, on_judgement)
 
 
-def judge_stored(policy: Policy, stored: Sequence[Path], outputs: Outputs | None = None) -> Judgement:
+def judge_stored(
+    policy: Policy,
+    stored: Sequence[Path],
+    outputs: Outputs | None = None,
+    *,
+    on_judgement: Callable[[Judgement], object] | None = None,
+) -> Judgement:
     """Judge stored evidence again, one file a candidate, without running anything; as `gate` otherwise."""
     outputs = outputs or Outputs()
     outputs.refuse_existing()
     if {path.absolute() for path in stored} & {path.absolute() for path in outputs.files()}:
         raise UsageProblem("an output would replace the evidence that is judged; give it a file of its own")
-    return _judged(policy, [Evidence.load(path) for path in stored], stored, stored, outputs)
+    evidence = [Evidence.load(path) for path in stored]
+    return _written(_judged(policy, evidence, stored, stored), evidence, outputs, on_judgement)
 
 
 def store_baseline(
@@ -117,12 +136,20 @@ def store_baseline(
     return save_baseline(artifact, policy, images, output, train=train, target=target, context=context)
 
 
-def _judged(
-    policy: Policy, evidence: list[Evidence], files: Sequence[Path], stored: Sequence[Path], outputs: Outputs
-) -> Judgement:
+def _judged(policy: Policy, evidence: list[Evidence], files: Sequence[Path], stored: Sequence[Path]) -> Judgement:
     judged = [(gathered, judge(policy, gathered, competitors=len(evidence))) for gathered in evidence]
     digests = [sha256(path.read_bytes()).hexdigest() for path in stored]
-    judgement = Judgement.of(policy, judged, files=files, digests=digests)
+    return Judgement.of(policy, judged, files=files, digests=digests)
+
+
+def _written(
+    judgement: Judgement,
+    evidence: list[Evidence],
+    outputs: Outputs,
+    on_judgement: Callable[[Judgement], object] | None,
+) -> Judgement:
+    if on_judgement:
+        on_judgement(judgement)
     write(judgement, evidence, outputs)
     return judgement
 

@@ -25,7 +25,7 @@ from toolchain.commands.press_request import PressRequest
 from toolchain.core.context import RunContext
 from toolchain.core.errors import GlyphpressError
 from toolchain.core.files import MARK, refuse_folder, whole_file, whole_folder
-from toolchain.core.resume import resumable
+from toolchain.core.resume import may_replace, resumable
 from toolchain.evaluation.compare import comparison
 from toolchain.explain.explanation import LayerError, explain
 from toolchain.export import installed_formats, reference_logits
@@ -57,7 +57,9 @@ def press(request: PressRequest, out: Path, context: RunContext | None = None) -
     the stages otherwise. A killed press can be continued where it trained (`resumable`).
     """
     request.press_target.refuse_impossible(request.policy)
-    with resumable(out, context or RunContext()) as run:
+    context = context or RunContext()
+    refuse_folder(out, force=may_replace(out, context))
+    with resumable(out, context) as run:
         return _press(request, out, run)
 
 

@@ -23,13 +23,21 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:
-    """Raise UsageProblem when `path` is there without `force`, or cannot be written; call it before long work."""
+    """Raise UsageProblem when `path` is there without `force`, or cannot be written; call it before long work.
+
+    The place is tried (`_try_place`), so a full disk raises OSError.
+    """
     atomic_files.sweep(path.parent)
+    _refuse_irreplaceable(path, force=force)
+    _try_place(path)
+
+
+def _refuse_irreplaceable(path: Path, *, force: bool) -> None:
     _refuse_taken(path, force=force)
-    if path.exists() and not path.is_file():
+    # A name that is too long is never there, but pathlib would raise; `_try_place` says what is wrong with it.
+    if os.path.lexists(path) and path.exists() and not path.is_file():
         raise UsageProblem(f"{path} is not a file that can be replaced; give another name")
     _refuse_mounted(path)
-    _refuse_unwritable(path)
 
 
 def _refuse_taken(path: Path, *, force: bool) -> None:
@@ -51,12 +59,43 @@ def _refuse_mounted(path: Path) -> None:
         raise UsageProblem(f"{path} is where a disk is mounted, which no finished result can replace; name {other}")
 
 
-def _refuse_unwritable(path: Path) -> None:
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
+def _try_place(path: Path) -> None:
+    """Make a file of that name, in a temporary folder beside `path`, and remove it.
+
+    Permissions do not tell whether that works: root has all of them, in /proc and on a read-only disk too. Parents that
+    are missing are tried in the temporary folder as well. Raises as `_refusing_unwritable` does.
+    """
+    with _refusing_unwritable(path):
+        # Without `..`, which would lead out of the temporary folder.
+        parent = path.parent.resolve()
+        folder = _nearest_folder(parent / "file")
+        with atomic_files.room(folder) as room:
+            trial = room / parent.relative_to(folder) / path.name
+            trial.parent.mkdir(parents=True, exist_ok=True)
+            trial.touch()
+
+
+@contextmanager
+def _refusing_unwritable(path: Path) -> Iterator[None]:
+    """Raise UsageProblem where the block cannot make what `path` needs, and OSError with `path` where no room is."""
+    try:
+        yield
+    except OSError as error:
+        if is_full(error):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise UsageProblem(f"{path} cannot be written: its name is too long; give a shorter one") from error
+        # Folders of the system, such as /proc, answer that there is no such file.
+        why = "" if error.errno == errno.ENOENT else f" ({error.strerror})"
+        folder = _nearest_folder(path)
         raise UsageProblem(
-            f"{path} cannot be written: {folder} is not a folder that can be written to; name another place"
-        )
+            f"{path} cannot be written{why}: {folder} is not a folder that can be written to; name another place"
+        ) from error
+
+
+def _nearest_folder(path: Path) -> Path:
+    """Return the nearest parent that is there."""
+    return next(parent for parent in path.absolute().parents if os.path.lexists(parent))
 
 
 def is_full(error: OSError) -> bool:
@@ -66,8 +105,9 @@ def is_full(error: OSError) -> bool:
 
 def refuse_source(path: Path, source: Path) -> None:
     """Raise UsageProblem when `path` is the very file that it is to be made from, which not even force replaces."""
-    if path.exists() and source.exists() and path.samefile(source):
-        raise UsageProblem(f"{path} is the file that it is to be made from; give another name")
+    with suppress(OSError):  # one of them is missing
+        if path.samefile(source):
+            raise UsageProblem(f"{path} is the file that it is to be made from; give another name")
 
 
 def refuse_unfit(path: Path, suffix: str, *, force: bool) -> None:
@@ -93,7 +133,7 @@ def whole_files(path: Path, *others: Path, force: bool = False) -> Iterator[tupl
 
     They take their names together. The others replace whatever has their names: without `path` those are remains.
     """
-    refuse_existing(path, force=force)
+    _refuse_irreplaceable(path, force=force)
     with _room_beside(path) as room:
         (room / "new").mkdir()
         # The suffixes stay, since converters look at them.
@@ -114,10 +154,11 @@ def write_whole(path: Path, text: str, *, force: bool = False) -> None:
 
 
 def refuse_folder(path: Path, *, force: bool) -> None:
-    """Raise UsageProblem where `whole_folder` would not take `path`; call it before long work."""
-    target = _behind(path)
-    atomic_files.sweep(target.parent)
-    occupied = target.exists() and (not target.is_dir() or any(target.iterdir()))
+    """Raise UsageProblem where `whole_folder` would not take `path`; call it before long work, as `refuse_existing`."""
+    with _refusing_unwritable(path):
+        target = _behind(path)
+        atomic_files.sweep(target.parent)
+        occupied = target.exists() and (not target.is_dir() or any(target.iterdir()))
     if occupied and not _ours(target):
         raise UsageProblem(
             f"{path} is already there and holds no {MARK} of an earlier press, so that not even --force replaces it; "
@@ -125,7 +166,7 @@ def refuse_folder(path: Path, *, force: bool) -> None:
         )
     _refuse_taken(path, force=force or not occupied)
     _refuse_mounted(target)
-    _refuse_unwritable(target)
+    _try_place(target)
     if target.is_dir() and not os.access(target, os.W_OK):
         raise UsageProblem(f"{path} cannot be written: its permissions forbid it; name another place")
 
@@ -196,8 +237,10 @@ def _room_beside(path: Path) -> Iterator[Path]:
     """Yield a temporary folder on the disk of `path`; parents that were made for it go when the block fails."""
     missing, temporary_file = [parent for parent in path.absolute().parents if not parent.exists()], False
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_files.room(path.parent) as folder:
+        with ExitStack() as stack:
+            with _refusing_unwritable(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                folder = stack.enter_context(atomic_files.room(path.parent))
             try:
                 yield folder
             except OSError as error:

@@ -73,7 +73,10 @@ def quantize(
             quantized = write_artifact(path, origin, partial(shutil.copyfile, made), force=force, compare=compare)
     # Last, so that a killed run leaves no ranges without their file.
     if save_ranges and prepared.ranges:
-        prepared.ranges.save(save_ranges, force=force)
+        try:
+            prepared.ranges.save(save_ranges, force=force)
+        except OSError as error:
+            raise StageError(f"{save_ranges} could not be written ({error.strerror}); {path} is finished") from error
     return quantized
 
 

@@ -21,7 +21,7 @@ from tests.conftest import Finished
 from tests.fixtures.small_readers import linear_reader
 from tests.kills.hook import end_at
 from toolchain.core.errors import StageError, UsageProblem
-from toolchain.core.files import MARK, refuse_folder, whole_file, whole_folder, write_whole
+from toolchain.core.files import MARK, refuse_existing, refuse_folder, whole_file, whole_folder, write_whole
 
 Make = Callable[[Path, bool], None]
 
@@ -285,6 +285,30 @@ def test_row34_a_folder_of_an_early_version_goes_after_a_week_but_never_with_a_r
     assert not (tmp_path / ".glyphpress-abcdefgh").exists()
     assert (tmp_path / ".glyphpress-bcdefghi" / "old").is_dir()
     assert (tmp_path / ".glyphpress-notes.txt").is_file()
+
+
+@pytest.mark.parametrize(
+    "name", ["/proc/o", "/proc/a/o", "x" * 300, "x/" * 2500 + "o", "/dev/null/o"], ids=lambda name: name[:9]
+)
+@pytest.mark.parametrize("refuse", [refuse_existing, refuse_folder])
+def test_a_place_is_tried_before_the_work(
+    name: str, refuse: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageProblem, match=r"o cannot be written|its name is too long; give a shorter one"):
+        refuse(Path(name), force=True)
+
+
+def test_trying_a_place_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "o").touch(0o600)
+    os.utime(tmp_path / "o", (0, 0))
+    for path in ("a/b/o", "a/../o", "a/../../o", "o"):
+        refuse_existing(Path(path), force=True)
+        refuse_folder(Path(path).with_name("out"), force=True)
+    assert list(tmp_path.iterdir()) == [tmp_path / "o"]
+    assert not (tmp_path.parent / "o").exists()
+    assert (tmp_path / "o").stat().st_mtime == 0
 
 
 def test_a_place_that_takes_no_files_is_named_by_what_was_asked_for() -> None:
