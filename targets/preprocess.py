@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.errors import ArtifactError
+from targets.host.text import as_written
 
 Orientation = Literal["upright", "mirror", "flip", "rot180", "transpose", "rot90", "rot270", "anti-transpose"]
 Scale = Literal["0-1", "0-255"]
@@ -74,7 +75,9 @@ class Preprocess:
         choices = {"scale": get_args(Scale), "layout": get_args(Layout), "dtype": get_args(Dtype)}
         for key, known in ({"orientation": ORIENTATIONS} | choices).items():
             if getattr(self, key) not in known:
-                raise ArtifactError(f"unknown {key} {getattr(self, key)!r} in a preprocess; give {', '.join(known)}")
+                raise ArtifactError(
+                    f"unknown {key} {as_written(getattr(self, key))} in a preprocess; give {', '.join(known)}"
+                )
         numbers = all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in (self.mean, self.std))
         if not numbers or type(self.label_offset) is not int or type(self.invert) is not bool:
             raise ArtifactError(

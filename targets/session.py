@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from targets.artifact import Artifact
 from targets.errors import RunFailed
 from targets.host.machine import busy_by_others, taints
+from targets.host.text import as_written
 
 _TIMED: Final = ("batch", "inner", "warmup", "load_ns", "first_run_ns")
 LARGEST: Final = 2**63 - 1
@@ -255,7 +256,7 @@ def _counts(values: Iterable[object]) -> list[int]:
     counts = []
     for value in values:
         if type(value) is not int or not 0 <= value <= LARGEST:
-            raise TypeError(f"{str(value)[:40]!r} is no count")
+            raise TypeError(f"{as_written(value)} is no count")
         counts.append(value)
     return counts
 

@@ -54,6 +54,17 @@ def json_value(text: str | bytes) -> Any:
         raise ValueError(f"invalid JSON in line {error.lineno}, column {error.colno}") from error
 
 
+def as_written(value: object) -> str:
+    """Return a value of a TOML or JSON file as it stands there, such as `true` or `"fast"`; a long one is cut off."""
+    is_number = isinstance(value, float)  # JSON has other words for nan and inf
+    text = repr(value) if is_number else json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…"
+
+
+_QUOTED = 40
+"""Most characters of a value in a message."""
+
+
 def _refuse(word: str) -> NoReturn:
     raise ValueError(f"{word} is not valid JSON")
 

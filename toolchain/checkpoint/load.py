@@ -34,7 +34,7 @@ from toolchain.checkpoint.onnx_normal import normalise
 from toolchain.checkpoint.preprocess_search import SEARCH_IMAGES, PreprocessFinding, options_of, search
 from toolchain.checkpoint.source import ModelSource, parse_source
 from toolchain.checkpoint.state import class_name, fit_state, modules_in, preferred, tensors_in
-from toolchain.core.errors import CheckpointError, PreprocessUnknown, UsageProblem
+from toolchain.core.errors import CheckpointError, GlyphpressError, OptionNeeded, PreprocessUnknown, UsageProblem
 from toolchain.core.packages import require
 from toolchain.formats import catalog
 from toolchain.formats.onnx.estimators import estimator_in
@@ -122,6 +122,33 @@ def load(
     PackageMissing without torch.
     """
     path = _locate(path_or_name)
+    try:
+        return _loaded(
+            path,
+            model=model,
+            classes=classes,
+            preprocess=preprocess,
+            trust_pickle=trust_pickle,
+            weights=weights,
+            chosen=chosen,
+        )
+    except GlyphpressError as error:
+        if path_or_name in models.names():
+            # A model that ships is known by its name, not by its file in the package.
+            error.args = (str(error).replace(str(path), path_or_name),)
+        raise
+
+
+def _loaded(
+    path: Path,
+    *,
+    model: str | None,
+    classes: tuple[str, ...],
+    preprocess: Preprocess | None,
+    trust_pickle: bool,
+    weights: str | None,
+    chosen: bool,
+) -> Loaded:
     reference_name = model if model in models.names() else None
     source = parse_source(model) if model and not reference_name else None
     request = _Request(path, source, reference_name, classes, preprocess, trust_pickle, weights, chosen)
@@ -195,7 +222,7 @@ def _fill(request: _Request, stored: Metadata, tensors: dict[str, Tensor], facts
     if request.reference_name:
         module = build_reference(request.path, request.reference_name, len(request.classes), stored.options)
         return _finish(request, module, fit_state(module, tensors, name, request.weights).notes, class_name(module))
-    raise CheckpointError(f"{name} holds only weights; name the model's class with --model FILE.py:CLASS")
+    raise OptionNeeded(f"{name} holds only weights; name the model's class with --model FILE.py:CLASS")
 
 
 def _open_torchscript(request: _Request) -> Loaded:

@@ -15,7 +15,7 @@ from targets.errors import ArtifactError
 from targets.host.text import json_value
 from targets.preprocess import Preprocess
 from toolchain import models
-from toolchain.core.errors import CheckpointError, ClassesUnknown, UsageProblem
+from toolchain.core.errors import CheckpointError, ClassesUnknown, OptionNeeded, UsageProblem
 
 if TYPE_CHECKING:
     from torch import nn
@@ -134,7 +134,7 @@ def _parsed(entry: tuple[str, str]) -> tuple[str, Any]:
 def build_reference(path: Path, name: str, classes: int, options: dict[str, Any]) -> nn.Module:
     """Return the reference model `name` with the options of a file. Raises CheckpointError where it cannot be built."""
     if name not in models.names():
-        raise CheckpointError(f"{path} holds the weights of {name}, none of our models; name its class with --model")
+        raise OptionNeeded(f"{path} holds the weights of {name}, none of our models; name its class with --model")
     try:
         return models.build(name, classes, **options)
     except UsageProblem as error:

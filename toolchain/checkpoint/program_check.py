@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from calibration.idx import announced_bytes, unpacks_to_too_much
-from toolchain.core.errors import CheckpointError
+from toolchain.core.errors import CheckpointError, OptionNeeded
 
 _WEIGHTS, _CONSTANTS = "data/weights", "data/constants"
 _SAMPLES = "data/sample_inputs/model.pt"
@@ -127,7 +127,7 @@ def refuse_harmful_program(path: Path) -> None:
         _check_samples(reader)
         _check_program(json.loads(reader.get_record("models/model.json")))
     except _Refused as refused:
-        raise CheckpointError(
+        raise OptionNeeded(
             f"{path} holds {refused}, which an ordinary torch.export file does not and which may run code; "
             f"export it again with torch.export.save, or give --trust-pickle if you made this file"
         ) from refused
@@ -366,7 +366,7 @@ def _nodes(block: Any) -> Iterator[Any]:
 
 
 def _refusal(path: Path, harm: str) -> CheckpointError:
-    return CheckpointError(
+    return OptionNeeded(
         f"{path} is TorchScript that can do more than compute ({harm}), such as write files; "
         f"save it without that, or give --trust-pickle if you made this file"
     )

@@ -38,7 +38,7 @@ from toolchain.checkpoint.program_check import (
 from toolchain.checkpoint.source import ModelSource, import_source
 from toolchain.checkpoint.state import UNINITIALISED
 from toolchain.core.converter_log import output_to_log
-from toolchain.core.errors import CheckpointError
+from toolchain.core.errors import CheckpointError, OptionNeeded
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -106,7 +106,7 @@ def read_weights(path: Path) -> object:
             raise CheckpointError(f"{path} {UNINITIALISED}") from error
         match = re.search(r"GLOBAL ([\w.]+)", str(error))
         culprit = f" ({match[1]})" if match else ""
-        raise CheckpointError(
+        raise OptionNeeded(
             f"{path} holds whole pickled Python objects{culprit}, and unpickling runs whatever code they "
             "bring; save model.state_dict() instead, or give --trust-pickle if you made this file"
         ) from error
@@ -148,7 +148,7 @@ def read_pickle(path: Path, namespace: ModuleType | None) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=False, pickle_module=reader)
     except (AttributeError, ImportError) as error:
-        raise CheckpointError(
+        raise OptionNeeded(
             f"{path} is a pickled model whose class is not here ({first_line(error)}); "
             f"name its file with --model FILE.py:CLASS, or save model.state_dict()"
         ) from error

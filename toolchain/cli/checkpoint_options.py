@@ -48,7 +48,7 @@ _PREPROCESS_OPTIONS = (
     click.option("--mean", type=values.Finite(-MOST, MOST), help="Subtracted after scaling."),
     click.option("--std", type=values.Finite(1 / MOST, MOST), help="Divided by after scaling."),
     click.option("--invert", is_flag=True, default=None, help="The model wants dark ink on white."),
-    click.option("--label-offset", type=click.IntRange(0), help="Output column of the first class."),
+    click.option("--label-offset", type=values.Whole(0), help="Output column of the first class."),
 )
 
 

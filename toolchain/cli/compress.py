@@ -40,7 +40,7 @@ def importance_options(command: Command) -> Command:
     """Add `--importance` and `--round-to`, which structured pruning takes."""
     command = click.option(
         "--round-to",
-        type=click.IntRange(1),
+        type=values.Whole(1),
         default=8,
         show_default=True,
         help="Keep channel counts multiples of this.",
@@ -61,7 +61,7 @@ def amount_options(command: Command) -> Command:
     return command
 
 
-def _layers(_ctx: click.Context, _param: click.Parameter, settings: tuple[str, ...]) -> dict[str, float]:
+def _layers(ctx: click.Context, param: click.Parameter, settings: tuple[str, ...]) -> dict[str, float]:
     """Return layer -> ratio, parsed from values such as `features.conv1=25%`."""
     ratios: dict[str, float] = {}
     for setting in settings:
@@ -70,13 +70,13 @@ def _layers(_ctx: click.Context, _param: click.Parameter, settings: tuple[str, .
             raise click.BadParameter(f"'{setting}' is not LAYER=RATIO; write features.conv1=25%")
         if layer in ratios:
             raise click.BadParameter(f"{layer} is given two ratios; give one")
-        ratios[layer] = values.SHARE.convert(ratio, None, None)
+        ratios[layer] = values.PROPER_SHARE.convert(ratio, param, ctx)
     return ratios
 
 
 _AMOUNTS: tuple[Callable[[Any], Any], ...] = (
     click.option(
-        "--ratio", type=values.SHARE, help="Share of the channels, or of the weights, to remove. Default: 25%."
+        "--ratio", type=values.PROPER_SHARE, help="Share of the channels, or of the weights, to remove. Default: 25%."
     ),
     click.option("--macs", type=values.COUNT, help="Prune to at most this many multiply-accumulates, such as 3M."),
     click.option("--parameters", type=values.COUNT, help="Prune to at most this many parameters, such as 120k."),
@@ -100,7 +100,7 @@ _AMOUNTS: tuple[Callable[[Any], Any], ...] = (
         help="The same ratio in each layer, or one ranking over all.",
     ),
     click.option(
-        "--iterations", type=click.IntRange(1, 100), default=1, show_default=True, help="Number of pruning rounds."
+        "--iterations", type=values.Whole(1, 100), default=1, show_default=True, help="Number of pruning rounds."
     ),
     click.option(
         "--epochs",
@@ -284,7 +284,13 @@ def sensitivity(
     show_default=True,
     help="Temperature of the teacher's answers.",
 )
-@click.option("--soft", type=values.SHARE, default="90%", show_default=True, help="Weight of the teacher's answers.")
+@click.option(
+    "--soft",
+    type=values.SHARE_ABOVE_NONE,
+    default="90%",
+    show_default=True,
+    help="Weight of the teacher's answers.",
+)
 @click.option("-o", "--output", type=values.OUTPUT_FILE, required=True, help="The .pt2 program to write.")
 @options.run_options(seed=True, threads=0, resume=True, force=True)
 @options.json_option
@@ -310,8 +316,6 @@ def distill(
     from toolchain.recipe import Distill
 
     fields = {key: value for key, value in settings.items() if value is not None}
-    if not 0 < fields["soft"] <= 1:
-        raise click.BadParameter("give more than 0% and at most 100%", param_hint="--soft")
     result = compress_checkpoint(
         checkpoint, request, Distill.from_options(**fields), output, data=data, context=context
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,21 +10,22 @@ import rich_click as click
 
 from toolchain.cli import complete, console, values
 from toolchain.cli.groups import NearestGroup
-from toolchain.cli.options import classes_option, json_option, run_options
+from toolchain.cli.options import classes_option, json_option, refuse_missing_root, run_options
 from toolchain.core.errors import StageError
 
 if TYPE_CHECKING:
     from toolchain.core.context import RunContext
 
 
-def root_option(command: click.decorators.FC) -> click.decorators.FC:
-    """Add `--data-root` to a command that has no `--data`."""
+def root_option(*, made: bool) -> Callable[[click.decorators.FC], click.decorators.FC]:
+    """Add `--data-root` to a command that has no `--data`; made: whether the folder may be missing, and is made."""
     return click.option(
         "--data-root",
         type=values.FOLDER,
         envvar="GLYPHPRESS_DATA",
+        callback=None if made else refuse_missing_root,
         help="Folder of EMNIST's files, searched first and downloaded to. Default: the user cache.",
-    )(command)
+    )
 
 
 @click.group(cls=NearestGroup)
@@ -37,7 +39,7 @@ def data() -> None:
 
 
 @data.command("list")
-@root_option
+@root_option(made=False)
 @run_options()
 @json_option
 def list_(context: RunContext, as_json: bool) -> None:
@@ -61,7 +63,7 @@ def list_(context: RunContext, as_json: bool) -> None:
 @data.command()
 @click.argument("data", metavar="DATA", shell_complete=complete.DATA)
 @classes_option
-@root_option
+@root_option(made=False)
 @click.option("--strict", is_flag=True, help="Exit 3 if a check finds a problem.")
 @run_options(seed=True)
 @json_option
@@ -85,7 +87,7 @@ def check(data: str, context: RunContext, strict: bool, as_json: bool) -> None:
 
 
 @data.command()
-@root_option
+@root_option(made=True)
 @click.option("--url", help="A mirror of the archive; its MD5 must be NIST's.")
 @run_options(force=True)
 @json_option

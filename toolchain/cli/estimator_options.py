@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 _SETTINGS: dict[str, tuple[str, click.ParamType[Any], str]] = {
     "images": (
         "--images",
-        click.IntRange(2, 1_000_000),
+        values.Whole(2, 1_000_000),
         "Most training images. Default: svc 10000, random-forest 20000.",
     ),
     "gamma": ("--gamma", values.Finite(0, 1e9, min_open=True), "svc: kernel width. Default: 1/(pixels * variance)."),
     "C": ("--C", values.Finite(0, 1e9, min_open=True), "svc: cost of a training image on the wrong side. Default: 1."),
-    "trees": ("--trees", click.IntRange(1, 10_000), "random-forest: number of trees. Default: 150."),
-    "max_depth": ("--max-depth", click.IntRange(1, 1000), "Most questions of a tree for an image. Default: no limit."),
+    "trees": ("--trees", values.Whole(1, 10_000), "random-forest: number of trees. Default: 150."),
+    "max_depth": ("--max-depth", values.Whole(1, 1000), "Most questions of a tree for an image. Default: no limit."),
 }
 _SHARED = (
     *("model", "data", "data_root", "classes", "output", "config", "seed", "threads", "force", "as_json"),

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--errors",
     "errors",
-    type=click.IntRange(1, 400),
+    type=values.Whole(1, 400),
     metavar="N",
     help="Show the N wrong answers of which the model was surest; with -o FILE.png also as a sheet of pictures.",
 )
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--hypothesis",
-    type=values.SHARE,
+    type=values.PROPER_SHARE,
     help="Say whether the images accept or reject that at least this share is read, such as 95%.",
 )
 @options.run_options(threads=0, force=True)
@@ -87,8 +87,6 @@ def evaluate(
     from toolchain.report.gate_terminal import show_evaluation, show_mistakes
     from toolchain.report.per_class import ordered
 
-    if hypothesis is not None and not 0 < hypothesis < 1:
-        raise click.UsageError(f"--hypothesis {hypothesis:.0%} is no share; give more than 0% and less than 100%")
     answers, sheet = _outputs(outputs, errors)
     files = EvaluationFiles(answers, sheet, csv, confusion)
     files.refuse_unfit(artifact, force=context.force)
@@ -171,7 +169,7 @@ def compare(
 @options.classes_option
 @click.option(
     "--images",
-    type=click.IntRange(1),
+    type=values.Whole(1),
     default=256,
     show_default=True,
     help="Number of images of the train split, none of them used in calibration.",

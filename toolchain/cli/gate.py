@@ -232,7 +232,7 @@ def init(
 @click.option("--margin", type=values.POINTS, help="Largest drop in accuracy that should pass.")
 @options.limit_options()
 @click.option(
-    "--classes", type=click.IntRange(2), default=47, show_default=True, help="With --policy: number of classes."
+    "--classes", type=values.Whole(2), default=47, show_default=True, help="With --policy: number of classes."
 )
 @click.option(
     "--discordance",

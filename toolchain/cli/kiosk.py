@@ -16,9 +16,7 @@ LOOPBACK = "127.0.0.1"
 
 @click.command()
 @click.argument("run_dir", metavar="RUN_DIR", type=values.FOLDER)
-@click.option(
-    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 takes a free one."
-)
+@click.option("--port", type=values.Whole(0, 65535), default=8000, show_default=True, help="Port; 0 takes a free one.")
 @click.option("--host", default=LOOPBACK, show_default=True, help="Address to serve on; others than this machine's own "
               "let the network see the page.")  # fmt: skip
 @click.option(

@@ -126,6 +126,17 @@ def names_options(**other_names: str) -> Callable[[Command], Command]:
     return decorate
 
 
+def refuse_missing_root(ctx: click.Context, param: click.Parameter, folder: Path | None) -> Path | None:
+    """Raise click.BadParameter where the folder was named on the command line and is not there.
+
+    GLYPHPRESS_DATA may be set for all commands, and its disk may be away while other images are read.
+    """
+    is_asked_for = ctx.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE
+    if folder and is_asked_for and not folder.is_dir() and not ctx.resilient_parsing:
+        raise click.BadParameter(f"{folder}: no such folder; give one with EMNIST's files, or leave it out", ctx, param)
+    return folder
+
+
 def data_option(command: Command) -> Command:
     """Add `--data` (required) and `--data-root`."""
     return _data_options(command, required=True)
@@ -141,6 +152,7 @@ def _data_options(command: Command, *, required: bool) -> Command:
         "--data-root",
         type=values.FOLDER,
         envvar="GLYPHPRESS_DATA",
+        callback=refuse_missing_root,
         help="Folder that is searched first for EMNIST's files.",
     )(command)
     return click.option(

@@ -41,7 +41,7 @@ METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")
 @options.classes_option
 @click.option(
     "--calibration-images",
-    type=click.IntRange(8),
+    type=values.Whole(8),
     metavar="COUNT",
     default=512,
     show_default=True,
@@ -73,7 +73,7 @@ METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")
 )
 @click.option(
     "--fallback",
-    type=click.IntRange(0, 100),
+    type=values.Whole(0, 100),
     default=0,
     show_default=True,
     metavar="N",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from toolchain.commands.read import Readings
     from toolchain.core.context import RunContext
 
-_TOP = click.IntRange(1, 1000)
+_TOP = values.Whole(1, 1000)
 
 
 @click.command()

@@ -95,5 +95,5 @@ def _type(setting: Setting, default: object) -> click.ParamType[Any]:
     if setting.choices:
         return values.Choice(setting.choices)
     if isinstance(default, int):
-        return click.IntRange(int(setting.least), int(setting.most))
+        return values.Whole(int(setting.least), int(setting.most))
     return values.Finite(setting.least, setting.most, min_open=setting.above, max_open=setting.below)

@@ -114,7 +114,7 @@ _OPTIONS = (
     ),
     _option(
         "--freeze-epochs",
-        type=click.IntRange(1, 100_000),
+        type=values.Whole(1, 100_000),
         metavar="N",
         help="Freeze for the first N epochs. Default: all.",
     ),

@@ -46,7 +46,7 @@ DEFAULT_MODEL = "cnn-small"
 )
 @click.option(
     "--folds",
-    type=click.IntRange(2, 1000),
+    type=values.Whole(2, 1000),
     metavar="K",
     help="Cross-validate first: fit K times to the train split without a K-th of each class, and measure on that. "
     "This writes no file; with -o the model is then fitted to the whole train split.",

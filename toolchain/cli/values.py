@@ -33,41 +33,87 @@ class Quantity(click.ParamType[float]):
             self.fail(str(error), param, ctx)
 
 
+class Share(Quantity):
+    """A share from 0% to 100%, returned as a fraction of 1. above, below: whether 0% and 100% are out of range."""
+
+    def __init__(self, *, above: bool = False, below: bool = False) -> None:
+        """Take what is out of range."""
+        super().__init__(quantities.SHARE)
+        self.above, self.below = above, below
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the fraction."""
+        share = super().convert(value, param, ctx)
+        if share > 1 or (self.above and share == 0) or (self.below and share == 1):
+            least, most = "more than" if self.above else "at least", "less than" if self.below else "at most"
+            self.fail(f"'{value}' is not in the range; give {least} 0% and {most} 100%", param, ctx)
+        return share
+
+
 SIZE = Quantity(quantities.SIZE)
 """Bytes."""
 DURATION = Quantity(quantities.DURATION)
 """Seconds."""
 POINTS = Quantity(quantities.POINTS)
 """Fraction of 1."""
-SHARE = Quantity(quantities.SHARE)
-"""Fraction of 1."""
+SHARE = Share()
+SHARE_ABOVE_NONE = Share(above=True)
+PROPER_SHARE = Share(above=True, below=True)
+"""Neither nothing nor all."""
 RATIO = Quantity(quantities.RATIO)
 COUNT = Quantity(quantities.COUNT)
 """Whole where the step that takes it wants it whole."""
+
+
+class Whole(click.IntRange):
+    """A whole number between two limits; to `click.IntRange`, 2.5 "is not a valid integer range"."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number."""
+        least, most = self.min or 0, math.inf if self.max is None else self.max
+        limits = f"from {least:,} {'on' if self.max is None else f'to {most:,}'}"
+        try:
+            number = int(value)
+        except ValueError:
+            self.fail(f"'{value}' is no whole number; give one {limits}", param, ctx)
+        if not least <= number <= most:
+            self.fail(f"{number} is not in the range; give a whole number {limits}", param, ctx)
+        return number
+
+
+class Finite(click.FloatRange):
+    """A finite number between two limits; `click.FloatRange` lets `nan` through."""
+
+    def __init__(self, least: float, most: float, *, min_open: bool = False, max_open: bool = False) -> None:
+        """Take the limits. min_open, max_open: whether the limit itself is out of range."""
+        super().__init__(least, most, min_open=min_open, max_open=max_open)
+        self._limits = f"{'above' if min_open else 'from'} {least:g} {'to below' if max_open else 'to'} {most:g}"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number."""
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            self.fail(f"'{value}' is not a number; give one {self._limits}", param, ctx)
+        try:
+            return super().convert(number, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value} is not in the range; give a number {self._limits}", param, ctx)
 
 
 MOST_THREADS = max(64, 4 * (os.cpu_count() or 1))
 """More of them than cores only wait for each other: a thousand open a session for minutes."""
 MOST_IMAGES = 65_536
 """The most images in a batch."""
-THREADS = click.IntRange(0, MOST_THREADS)
-BATCH = click.IntRange(1, MOST_IMAGES)
-EPOCHS = click.IntRange(1, 100_000)
-EPOCHS_OR_NONE = click.IntRange(0, 100_000)
-RUNS = click.IntRange(1, 1_000_000)
-SEED = click.IntRange(0, 2**32 - 1)
+THREADS = Whole(0, MOST_THREADS)
+BATCH = Whole(1, MOST_IMAGES)
+EPOCHS = Whole(1, 100_000)
+EPOCHS_OR_NONE = Whole(0, 100_000)
+RUNS = Whole(1, 1_000_000)
+SEED = Whole(0, 2**32 - 1)
 """What every generator of random numbers here takes."""
-
-
-class Finite(click.FloatRange):
-    """A finite number between two limits; `click.FloatRange` lets `nan` through."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the number."""
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"'{value}' is not a number", param, ctx)
-        return number
 
 
 class Numbers(click.ParamType[tuple[int, ...]]):

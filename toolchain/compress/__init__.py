@@ -6,7 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
-from toolchain.core.errors import CheckpointError
+from toolchain.core.errors import CheckpointError, OptionNeeded, UsageProblem
 from toolchain.core.settings import Step
 
 if TYPE_CHECKING:
@@ -44,16 +44,19 @@ class StepContext:
         return required(self.training, "this recipe needs them")
 
     def teacher(self, checkpoint: str) -> FloatModel:
-        """Load the model to learn from; an empty name means the original one. Raises CheckpointError."""
+        """Load the model to learn from; an empty name means the original one. Raises as `settle` does."""
         if not checkpoint:
             return self.original
         from toolchain.checkpoint import CheckpointRequest, settle
 
         try:
             return settle(checkpoint, CheckpointRequest(), self.train, seed=self.run.seed).model
-        except CheckpointError as error:
-            fix = "where --model is needed, give the .onnx that `glyphpress export` makes of it"
+        except OptionNeeded as error:
+            fix = "a teacher takes no such option, so give the .onnx that `glyphpress export` makes of it with that"
             raise CheckpointError(f"teacher: {error}; {fix}") from error
+        except (CheckpointError, UsageProblem) as error:
+            error.args = (f"teacher: {error}",)
+            raise
 
 
 class ModelStep(Step):

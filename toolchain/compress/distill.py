@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
+from targets.host.text import as_written
 from toolchain import models
 from toolchain.compress import PRECISION_TEXT, ModelStep, Precision, StepContext, epochs_text, keep_zeros, remove_masks
 from toolchain.compress.student import STUDENT, byte_limit, plan
@@ -52,7 +53,7 @@ class Distill(ModelStep):
     @classmethod
     def _bytes(cls, value: object) -> object:
         if not isinstance(value, str):
-            raise ValueError(f'{value!r} needs quotes and a unit, or is a share, such as "16KiB" or "1/20"')
+            raise ValueError(f'{as_written(value)} needs quotes and a unit, or is a share, such as "16KiB" or "1/20"')
         byte_limit(value, 0)
         return value
 

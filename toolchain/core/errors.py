@@ -3,6 +3,7 @@
 GlyphpressError                          exit
 ├── UsageProblem                         2   an invalid request: unknown recipe, impossible combination
 ├── CheckpointError                      3   a file that is not a loadable model
+│   ├── OptionNeeded                     3   one that only --model or --trust-pickle loads
 │   ├── ClassesUnknown                   3   neither file nor options say which classes a model reads
 │   └── PreprocessUnknown                3   neither file nor images say how a model wants its images
 ├── StageError                           3   a stage (train, prune, quantize ...) could not finish
@@ -36,6 +37,10 @@ class UsageProblem(GlyphpressError):
 
 class CheckpointError(GlyphpressError):
     """A checkpoint that cannot be loaded as a model."""
+
+
+class OptionNeeded(CheckpointError):
+    """A checkpoint that is loaded with --model or --trust-pickle alone; the message names the option."""
 
 
 class ClassesUnknown(CheckpointError):

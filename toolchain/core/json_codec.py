@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, NewType, TypeVar
 
 from targets.errors import TargetError
-from targets.host.text import json_value
+from targets.host.text import as_written, json_value
 from toolchain.core.errors import GlyphpressError
 
 if TYPE_CHECKING:
@@ -210,6 +210,24 @@ def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
     return _ADAPTERS[kind]
 
 
+_PLAIN = (
+    (r"a valid integer(, .*)?", "a whole number"),
+    (r"a valid number(, .*)?", "a number"),
+    (r"a valid boolean(, .*)?", "true or false"),
+    (r"a valid string", "a text"),
+    (r"a valid (list|tuple)", "a list"),
+    (r"a valid (dictionary|mapping)( or .*)?", "a table"),
+)
+
+
+def problem_text(message: str) -> str:
+    """Return what is wrong with a value in plain English; message: pydantic's."""
+    text = message.removeprefix("Value error, ").replace("Input should be", "it should be", 1)
+    for theirs, ours in _PLAIN:
+        text = re.sub(f"^it should be {theirs}$", f"it should be {ours}", text)
+    return text
+
+
 def _explained(problem: ErrorDetails) -> str:
     """Return the key of the value and what is wrong with it."""
     key = ".".join(map(str, problem["loc"]))
@@ -217,8 +235,8 @@ def _explained(problem: ErrorDetails) -> str:
         return f"unknown key '{key}'"
     if problem["type"] == "missing":
         return f"'{key}' is missing"
-    message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "it should be", 1)
-    value = "" if problem["type"] == "value_error" else f", not {_short(problem['input'])}"
+    message = problem_text(problem["msg"])
+    value = "" if problem["type"] == "value_error" else f", not {as_written(problem['input'])}"
     return f"{key}: {message}{value}" if key else message + value
 
 
@@ -234,8 +252,3 @@ def _first_missing(values: Any, expected: Any) -> str:
         if below := _first_missing(values[key], inner):
             return f"{key}.{below}"
     return ""
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:40] + "…"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -15,10 +15,14 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     WithJsonSchema,
+    model_validator,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from targets.host.text import as_written
 from toolchain.core import quantities
 from toolchain.core.errors import UsageProblem
+from toolchain.core.json_codec import problem_text
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -31,6 +35,19 @@ class Strict(BaseModel):
     """A frozen table of settings; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_values(cls, values: object) -> object:
+        """Refuse true and false for a number: pydantic would take 1 and 0."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            field = cls.model_fields.get(name)
+            if isinstance(value, bool) and field and {field.annotation, *get_args(field.annotation)} & {int, float}:
+                wrong = PydanticCustomError("truth_value", "Input should be a valid number")
+                raise ValidationError.from_exception_data(
+                    cls.__name__, [InitErrorDetails(type=wrong, loc=(name,), input=value)]
+                )
+        return values
 
     @classmethod
     def from_options(cls, **options: Any) -> Self:
@@ -60,12 +77,12 @@ class Step(Strict):
 def first_problem(error: ValidationError) -> tuple[str, str]:
     """Return the dotted key of the first wrong value (empty: the whole table), and what is wrong with it."""
     first = error.errors()[0]
-    return ".".join(map(str, first["loc"])), problem_text(first)
+    return ".".join(map(str, first["loc"])), problem_text(first["msg"])
 
 
-def problem_text(problem: ErrorDetails) -> str:
-    """Return what is wrong with one value, without pydantic's prefixes."""
-    return problem["msg"].removeprefix("Value error, ").replace("Input should be", "it should be", 1)
+def refused(key: str, problem: ErrorDetails) -> str:
+    """Return the key of a file, its value as it stands there, and what is wrong with it."""
+    return f"'{key}' cannot be {as_written(problem['input'])}: {problem_text(problem['msg'])}"
 
 
 def _quantity(unit: quantities.Unit, *, below: float | None = None) -> Any:
@@ -79,7 +96,7 @@ def _quantity(unit: quantities.Unit, *, below: float | None = None) -> Any:
                 raise ValueError(f"give more than {unit.text(0)}{most}")
             return number
         if info.context == FROM_FILE:
-            raise ValueError(f'{value!r} needs quotes and a unit, such as "{unit.example}"')
+            raise ValueError(f'{as_written(value)} needs quotes and a unit, such as "{unit.example}"')
         return value
 
     return Annotated[

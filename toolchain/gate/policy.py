@@ -26,7 +26,7 @@ from pydantic import Field, ValidationError, create_model
 
 from targets.errors import nearest, translated
 from toolchain.core.errors import PolicyError
-from toolchain.core.settings import FROM_FILE, Points, problem_text
+from toolchain.core.settings import FROM_FILE, Points, refused
 from toolchain.gate.limit import Limit, Table
 from toolchain.gate.limits import definition, definitions
 
@@ -222,7 +222,7 @@ def _explain(error: ValidationError) -> str:
         return f"unknown key '{key}'; {nearest(keys[-1], known, 'see `glyphpress gate schema`', cutoff=0.5)}"
     if first["type"] == "missing":
         return f"'{key}' is missing; the limit [{keys[0]}] needs it"
-    return f"'{key}' cannot be {first['input']!r}: {problem_text(first)}"
+    return refused(key, first)
 
 
 def _keys(path: list[str]) -> list[str]:

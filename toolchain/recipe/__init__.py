@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 from pydantic import Field, ValidationError, model_validator
 
 from targets.errors import nearest, translated
+from targets.host.text import as_written
 from toolchain.compress import ModelStep, StepContext
 from toolchain.compress.distill import Distill as Distill
 from toolchain.compress.equalize import Equalize as Equalize
 from toolchain.compress.prune import Prune as Prune
 from toolchain.compress.qat import Qat as Qat
 from toolchain.core.errors import PolicyError, UsageProblem
-from toolchain.core.settings import FROM_FILE, Step, Strict, problem_text
+from toolchain.core.json_codec import problem_text
+from toolchain.core.settings import FROM_FILE, Step, Strict, refused
 from toolchain.formats.catalog import pressed
 from toolchain.quantize.step import Calibration as Calibration
 from toolchain.quantize.step import Quantize as Quantize
@@ -225,9 +227,10 @@ def _explain(error: ValidationError) -> str:
             problem = f"'{key}' is missing"
         case "union_tag_invalid" | "union_tag_not_found":
             name = first["input"].get("kind") if isinstance(first["input"], dict) else None
-            problem = f"{f'no kind of step is {name!r}' if name else 'its kind is missing'}; give {', '.join(KINDS)}"
+            wrong = f"no kind of step is {as_written(name)}" if name else "its kind is missing"
+            problem = f"{wrong}; give {', '.join(KINDS)}"
         case _:
-            problem = f"'{key}' cannot be {first['input']!r}: {problem_text(first)}" if key else problem_text(first)
+            problem = refused(key, first) if key else problem_text(first["msg"])
     return step + problem
 
 

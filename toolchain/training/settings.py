@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from targets.errors import nearest
+from targets.host.text import as_written
 from toolchain.core.errors import UsageProblem
 
 OPTIMIZERS: dict[str, dict[str, float]] = {
@@ -174,7 +175,7 @@ class TrainSettings:
         for name, setting in SETTINGS.items():
             value = getattr(self, name)
             if advice := setting.problem(value, DEFAULTS[name]):
-                raise UsageProblem(f"`{name}` cannot be {value!r}; {advice}")
+                raise UsageProblem(f"`{name}` cannot be {as_written(value)}; {advice}")
         self._check_classes()
         if self.momentum and self.optimizer in ("adam", "adamw"):
             raise UsageProblem(f"`momentum` belongs to sgd and rmsprop; {self.optimizer} has its own, so leave it out")

@@ -44,7 +44,10 @@ def test_more_is_needed_for_a_worse_candidate_and_a_surer_answer(glyphpress: Run
         (["--margin", "0.3pp"], "--discordance"),
         (["--margin", "0.3pp", "--discordance", "1%", "--drop", "0.3pp"], "never shown to stay within"),
         (["--margin", "0.3pp", "--discordance", "0.1%", "--drop", "0.2pp"], "larger discordance"),
-        (["--margin", "0.3pp", "--discordance", "1%", "--power", "1"], "not in the range 0.5<x<1"),
+        (
+            ["--margin", "0.3pp", "--discordance", "1%", "--power", "1"],
+            "not in the range; give a number above 0.5 to below 1",
+        ),
         (["--margin", "0.3pp", "--discordance", "1%", "--confidence", "nan"], "'nan' is not a number"),
         (["--margin", "0.3pp", "--discordance", "1%", "--drop", "-1pp"], "'-1pp' is below zero"),
         (["--margin", "1e-9pp", "--discordance", "1%"], "give a larger margin"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from targets.preprocess import Preprocess
 from tests.fixtures.lazy import nn, torch
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.checkpoint.float_model import FloatModel, TorchModel
+from toolchain.compress import StepContext
 from toolchain.compress.distill import distill
 from toolchain.compress.equalize import folded
 from toolchain.core.context import RunContext
@@ -91,8 +93,21 @@ def test_gradients_keep_their_size_whatever_the_temperature() -> None:
 
 def test_a_teacher_of_other_classes_is_refused_before_any_training(float_model: FloatModel, digits: Dataset) -> None:
     run = RunContext(threads=1, progress=lambda *_: pytest.fail("it trained"))
-    with pytest.raises(CheckpointError, match="trained on 47 classes, the data has 10"):
+    with pytest.raises(CheckpointError, match=r"^teacher: cnn-small was trained on 47 classes, the data has 10"):
         Recipe(name="x", steps=(Distill(teacher="cnn-small"),)).apply(float_model, run, digits)
+
+
+def test_a_teacher_that_cannot_be_loaded_is_answered_by_what_helps(digits: Dataset, tmp_path: Path) -> None:
+    context = StepContext(RunContext(), digits, cast(FloatModel, None))
+    torch.save({"weight": torch.zeros(10, 5)}, tmp_path / "weights.pt")
+    with pytest.raises(CheckpointError, match=r"holds only weights; .* --model .*no such option, so give the .onnx"):
+        context.teacher(str(tmp_path / "weights.pt"))
+    for name, message in (("none.pt", "none.pt: no such file"), (tmp_path, "is a folder, not a checkpoint")):
+        with pytest.raises(CheckpointError, match=f"^teacher: .*{message}") as caught:
+            context.teacher(str(name))
+        assert "--model" not in str(caught.value)
+    with pytest.raises(UsageProblem, match=r"^teacher: 'cnn-dep' is neither .*; did you mean cnn-deep\?$"):
+        context.teacher("cnn-dep")
 
 
 def test_the_command_writes_a_student_that_the_press_reads_back(glyphpress, checkpoint: Path, tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ def test_every_shipped_recipe_has_its_files_name_and_says_what_it_is_for() -> No
             for keys, message in (
                 ("ratio = 1", "less than 1"),
                 ("ratio = 0", "greater than 0"),
+                ("ratio = 0.5\nsoft = true", "'soft' cannot be true: it should be a number;"),
+                ("ratio = 0.5\nepochs = 2.5", "'epochs' cannot be 2.5: it should be a whole number;"),
                 ("", "it does not say how much to prune"),
                 ("ratio = 0.5\nmacs = 100", "`ratio` and `macs` exclude each other"),
                 ("macs = 5\nlayers = { conv1 = 0.5 }", "`layers` and `macs` exclude each other"),
@@ -77,7 +79,7 @@ def test_every_shipped_recipe_has_its_files_name_and_says_what_it_is_for() -> No
         pytest.param(
             'name = "a"\n[[steps]]\nkind = "qat"\nlr = nan', "step 1 (qat): 'lr' cannot be nan: it should be", id="nan"
         ),
-        pytest.param('name = "a"\n[[steps]]\nkind = "foo"', "step 1: no kind of step is 'foo'; give prune", id="kind"),
+        pytest.param('name = "a"\n[[steps]]\nkind = "foo"', 'step 1: no kind of step is "foo"; give prune', id="kind"),
         pytest.param('name = "a"\n[[steps]]\nlr = 1', "step 1: its kind is missing; give prune", id="no kind"),
         pytest.param('name = "a"\nsteps = [3]', "step 1: it should be", id="step that is no table"),
         pytest.param(
