@@ -5,8 +5,10 @@ from __future__ import annotations
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibration.dataset import SIDE, Dataset, Images, Labels, Split
 from calibration.errors import DataNotFound
@@ -19,6 +21,7 @@ SCAN_SIDE = 8
 SCAN_LEVELS = 16
 _ENLARGED = 3
 """Side of the square of equal pixels that stands for one of a scan, with a margin of 2 around all of them."""
+_MARGIN = (SIDE - _ENLARGED * SCAN_SIDE) // 2
 _TEST_SHARE = 1 / 3
 """600 test images can decide a margin of a few points; fewer cannot."""
 
@@ -64,12 +67,22 @@ def scans(split: Split = "test") -> Dataset:
     the mean of each square is the tutorials' value again (`round(mean * 16 / 255)`).
     """
     levels, labels = _digits_table()
-    grays = np.round(levels * (255 / SCAN_LEVELS)).astype(np.uint8)
-    margin = (SIDE - _ENLARGED * SCAN_SIDE) // 2
-    images = np.pad(grays.repeat(_ENLARGED, 1).repeat(_ENLARGED, 2), [(0, 0), (margin, margin), (margin, margin)])
+    images = _enlarged(levels)
     half = len(labels) // 2
     part = slice(half, None) if split == "test" else slice(half)
     return Dataset.of(images[part], labels[part], tuple("0123456789"), f"{SCANS}/{split}", split)
+
+
+def are_scans(images: Images) -> bool:
+    """Return whether images, uint8 [N, 28, 28], are 8x8 values from 0 to 16 that were enlarged as those of `scans`."""
+    squares = images[:, _MARGIN:-_MARGIN:_ENLARGED, _MARGIN:-_MARGIN:_ENLARGED]
+    return np.array_equal(_enlarged(np.round(squares * (SCAN_LEVELS / 255))), images)
+
+
+def _enlarged(levels: NDArray[Any]) -> Images:
+    grays = np.round(levels * (255 / SCAN_LEVELS)).astype(np.uint8)
+    margins = [(0, 0), (_MARGIN, _MARGIN), (_MARGIN, _MARGIN)]
+    return np.pad(grays.repeat(_ENLARGED, 1).repeat(_ENLARGED, 2), margins)
 
 
 BUILT_IN = {DIGITS: digits, SCANS: scans}

@@ -129,7 +129,8 @@ def check(
         findings += _split_findings(split_check, table)
     if shared:
         findings.append(
-            f"{shared:,} images of the test split are in the train split too, so results on them are too good"
+            _images(shared, "of the test split is", "of the test split are")
+            + " in the train split too, so results are too good"
         )
     findings += _orientation_findings(orientation_found)
     return CheckReport(spec, tuple(checked[0].per_class), tuple(checked), shared, orientation_found, tuple(findings))
@@ -153,20 +154,27 @@ def _split_check(data: Dataset, hashes: NDArray[np.bytes_], table: EmnistSplit |
     )
 
 
+def _images(count: int, one: str, many: str) -> str:
+    return f"1 image {one}" if count == 1 else f"{count:,} images {many}"
+
+
 def _split_findings(split: SplitCheck, table: EmnistSplit | None) -> list[str]:
     findings = []
     if split.official is not None and split.images != split.official:
         findings.append(f"{split.split}: {split.images:,} images, not the official {split.official:,}")
     if absent := [name for name, count in split.per_class.items() if not count]:
-        findings.append(f"{split.split}: no image of {len(absent)} classes: {' '.join(absent[:10])}")
+        classes = "1 class" if len(absent) == 1 else f"{len(absent)} classes"
+        findings.append(f"{split.split}: no image of {classes}: {' '.join(absent[:10])}")
     least, most = split.class_range
     limit = _EVEN_RATIO if table and table.balanced else np.inf if table else _UNEVEN_RATIO
     if most > limit * max(1, least):
         findings.append(f"{split.split}: classes are uneven, {least:,} to {most:,} images each")
     if split.conflicts:
-        findings.append(f"{split.split}: {split.conflicts:,} images are copies of one that has another label")
+        findings.append(
+            f"{split.split}: {_images(split.conflicts, 'is a copy', 'are copies')} of one that has another label"
+        )
     elif split.copies:
-        findings.append(f"{split.split}: {split.copies:,} images are copies of another one in it")
+        findings.append(f"{split.split}: {_images(split.copies, 'is a copy', 'are copies')} of another one in it")
     if split.inverted:
         findings.append(f"{split.split}: dark ink on light, the reverse of EMNIST")
     return findings

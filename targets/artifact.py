@@ -13,8 +13,9 @@ from targets.host.text import argument, instead_of, json_text
 from targets.preprocess import Preprocess
 
 Format = Literal["onnx", "ort", "tflite"]
-PreprocessSource = Literal["sidecar", "file metadata", "options", "searched"]
-"""Where the preprocess of a file comes from: its sidecar, itself, the user, or a search on training images."""
+PreprocessSource = Literal["sidecar", "file metadata", "options", "searched", "press"]
+"""Where the preprocess of a file comes from: its sidecar, itself, the user, a search on training images, or the press
+that has just made it."""
 SCHEMA = "glyphpress/artifact/1"
 Facts = dict[str, Any]
 """The content of a sidecar, as JSON types."""

@@ -512,6 +512,7 @@ DOCUMENTED = {
         ("GlyphpressError", "CheckpointError", "StageError", "ParityError", "TaintedRun", "EvidenceError"), 3
     ),
     "ClassesUnknown": 3,
+    "OptionNeeded": 3,
     "PreprocessUnknown": 3,
     **dict.fromkeys(("UsageProblem", "PolicyError", "UnknownData", "UnknownTarget"), 2),
     **dict.fromkeys(("DataError", "DataNotFound", "CorruptData", "EmptyData", "TestLeak", "DownloadFailed"), 3),

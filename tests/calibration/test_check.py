@@ -83,7 +83,7 @@ def test_absent_and_uneven_classes(folder: Path) -> None:
     keep = (test.labels != 4) & ((test.labels != 5) | (np.cumsum(test.labels == 5) <= 3))
     rewrite(folder, "test", images=test.images[keep], labels=test.labels[keep])
     findings = check(f"{folder}:digits").findings
-    assert "test: no image of 1 classes: 4" in findings
+    assert "test: no image of 1 class: 4" in findings
     assert any(text.startswith("test: classes are uneven, 0 to ") for text in findings)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration.builtin import all_digits
+from calibration.builtin import all_digits, are_scans
 from calibration.errors import CorruptData, DataNotFound, UnknownData
 from calibration.load import load
 from calibration.sample import image_hashes
@@ -257,3 +257,7 @@ def test_digits8x8_are_scikit_learn_s_scans_in_its_order() -> None:
     squares = images[:, 2:26, 2:26].reshape(-1, 8, 3, 8, 3)
     assert np.array_equal(np.round(squares.mean(axis=(2, 4)) * 16 / 255), load_digits().images)
     assert (len(load("builtin:digits8x8", "train")), len(load("builtin:digits8x8"))) == (898, 899)
+    assert are_scans(images)
+    images[7, 2, 2] ^= 1
+    assert not are_scans(images)
+    assert not are_scans(load("builtin:digits").images[:20])

@@ -16,6 +16,7 @@ from targets.host.text import json_value
 from targets.preprocess import Preprocess
 from toolchain import models
 from toolchain.core.errors import CheckpointError, ClassesUnknown, OptionNeeded, UsageProblem
+from toolchain.core.quantities import counted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -166,7 +167,9 @@ def agreed_classes(
     )
     hint = advice(stored, given) + ("" if set(given) <= set(stored) else rename_hint)
     if len(given) != len(stored):
-        raise CheckpointError(f"{path} was trained on {len(stored)} classes, the data has {len(given)}; {hint}")
+        raise CheckpointError(
+            f"{path} was trained on {counted(len(stored), 'class', 'classes')}, the data has {len(given)}; {hint}"
+        )
     index = next(index for index, pair in enumerate(zip(stored, given, strict=True)) if pair[0] != pair[1])
     raise CheckpointError(
         f"{path}: class {index} is '{stored[index]}' in the checkpoint and '{given[index]}' in the data; {hint}"

@@ -141,10 +141,13 @@ def _show(result: Compressed, output: Path, command: str, *, as_json: bool) -> N
     model, compared = result.model, result.compared
     if as_json:
         digest, beside = model.checkpoint_sha256, {"history": model.history, "compared": asdict(compared)}
-        console.emit(command, {"out": str(output), "sha256": digest, **beside})
+        warnings = {"warnings": [result.warning]} if result.warning else {}
+        console.emit(command, {"out": str(output), "sha256": digest, **beside, **warnings})
         return
     for line in (f"{output}: {model.history[-1]}", *model.history[:-1], str(compared)):
         console.tell(line)
+    if result.warning:
+        console.tell(f"warning: {result.warning}")
 
 
 @click.command()

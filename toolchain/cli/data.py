@@ -12,6 +12,7 @@ from toolchain.cli import complete, console, values
 from toolchain.cli.groups import NearestGroup
 from toolchain.cli.options import classes_option, json_option, refuse_missing_root, run_options
 from toolchain.core.errors import StageError
+from toolchain.core.quantities import counted
 
 if TYPE_CHECKING:
     from toolchain.core.context import RunContext
@@ -83,7 +84,7 @@ def check(data: str, context: RunContext, strict: bool, as_json: bool) -> None:
         for line in report.lines():
             console.tell(line)
     if strict and report.findings:
-        raise StageError(f"{data}: {len(report.findings)} findings; leave out --strict to accept them")
+        raise StageError(f"{data}: {counted(len(report.findings), 'finding')}; leave out --strict to accept them")
 
 
 @data.command()

@@ -107,10 +107,11 @@ def press(
     from toolchain.report.advice import pressed_next
     from toolchain.report.press_report import show_report
 
+    chosen = {name: find(name).taught_by(teacher) for name in dict.fromkeys(recipes)}
     asked = PressRequest(
         checkpoint=checkpoint,
         data=data,
-        recipes=tuple(find(name).taught_by(teacher) for name in dict.fromkeys(recipes)),
+        recipes=tuple(chosen.values()),
         checkpoint_options=request,
         formats=tuple(format_ for format_ in FORMATS if format_ in formats),
         formats_named=options.was_given("formats"),
@@ -122,7 +123,7 @@ def press(
         command=("glyphpress", *sys.argv[1:]),
     )
     report = run(asked, out, context)
-    steps = pressed_next(report, out, options.data_words(data, context.data_root))
+    steps = pressed_next(report, out, options.data_words(data, context.data_root), chosen)
     if as_json:
         console.emit("press", {"out": str(out), "report": to_json(report), "next_steps": steps})
     else:

@@ -163,7 +163,7 @@ def _emit(result: TrainResult | None, validation: CrossValidation | None) -> Non
 
 
 def _show(result: TrainResult | None) -> None:
-    from toolchain.core.quantities import percent_text
+    from toolchain.core.quantities import counted, percent_text
     from toolchain.stats.share import wilson
 
     if result is None:
@@ -171,7 +171,7 @@ def _show(result: TrainResult | None) -> None:
         return
     console.tell(
         f"{result.out}: {result.facts['model']}, {result.parameters:,} parameters, "
-        f"{len(result.epochs)} epoch{'s' * (len(result.epochs) != 1)}"
+        f"{counted(len(result.epochs), 'epoch')}"
     )
     if test := result.facts.get("test"):
         low, high = wilson(test["right"], test["images"])

@@ -19,10 +19,12 @@ from toolchain.compress.prune.sensitivity import Sensitivity, sensitivity
 from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
 from toolchain.core.files import refuse_existing, refuse_source
+from toolchain.core.quantities import percent_text
 from toolchain.core.resume import may_replace, resumable
 from toolchain.evaluation.compared_models import ComparedModels
 from toolchain.export import reference_logits, save_program
 from toolchain.recipe import Prune, Recipe
+from toolchain.stats.share import wilson
 
 _COMPARED = 1_024
 """Images on which the models are compared: equal answers are known to about 1 pp, in a second or two."""
@@ -30,10 +32,11 @@ _COMPARED = 1_024
 
 @dataclass(frozen=True)
 class Compressed:
-    """The result of a step, and its comparison with the checkpoint."""
+    """The result of a step, and its comparison with the checkpoint. warning: empty where nothing is wrong with it."""
 
     model: FloatModel
     compared: ComparedModels
+    warning: str
 
 
 def compress_checkpoint(
@@ -65,21 +68,36 @@ def _compressed(
     settled = settle(checkpoint, request, images, seed=context.seed)
     changed = step.apply(settled.model, StepContext(context, images, settled.model))
     test = load_or_why(request.data(data), "test", context.data_root)
-    compared = _compare_models(settled.model, changed, test if isinstance(test, Dataset) else images, context.seed)
+    compared, chance = _compare_models(
+        settled.model, changed, test if isinstance(test, Dataset) else images, context.seed
+    )
+    warning = _chance_warning(output, step, compared, chance)
     digest = save_program(changed, output, compared=asdict(compared), force=context.force)
-    return Compressed(replace(changed, checkpoint_sha256=digest, origin_sha256=changed.root_sha256), compared)
+    return Compressed(replace(changed, checkpoint_sha256=digest, origin_sha256=changed.root_sha256), compared, warning)
 
 
-def _compare_models(before: FloatModel, after: FloatModel, data: Dataset, seed: int) -> ComparedModels:
-    """Compare two models on a seeded sample of labelled images."""
+def _chance_warning(output: Path, step: ModelStep, compared: ComparedModels, chance: float) -> str:
+    """Return that a model is not shown to read better than one that always gives the most frequent class, or ""."""
+    surely, _ = wilson(round(compared.accuracy * compared.images), compared.images)
+    if surely > chance:
+        return ""
+    fix = "remove less" if isinstance(step, Prune) else "take a larger student"
+    return (
+        f"{output} reads {percent_text(compared.accuracy)}, which is not shown to be better than chance "
+        f"({percent_text(chance)}); {fix}, or train it for more epochs"
+    )
+
+
+def _compare_models(before: FloatModel, after: FloatModel, data: Dataset, seed: int) -> tuple[ComparedModels, float]:
+    """Compare two models on a seeded sample of labelled images; also return the share of its most frequent class."""
     sample = np.random.default_rng(seed).permutation(len(data))[:_COMPARED]
     answers_before, answers_after = (
         reference_logits(model, data.images[sample]).argmax(axis=1) for model in (before, after)
     )
     accuracies = (float((answers == data.labels[sample]).mean()) for answers in (answers_before, answers_after))
-    return ComparedModels(
-        before.name, len(sample), data.origin, float((answers_before == answers_after).mean()), *accuracies
-    )
+    agreement = float((answers_before == answers_after).mean())
+    chance = float(np.bincount(data.labels[sample]).max() / len(sample))
+    return ComparedModels(before.name, len(sample), data.origin, agreement, *accuracies), chance
 
 
 def sensitivity_of(

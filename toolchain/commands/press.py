@@ -279,7 +279,8 @@ class FileMeasurer:
         files = list(earlier)
         for artifact in artifacts[len(files) :]:
             with self.folder.skipping(artifact.path.name):
-                evaluation = self.request.press_target.read(artifact, self.images.test, self.context)
+                made = replace(artifact, preprocess_source="press")
+                evaluation = self.request.press_target.read(made, self.images.test, self.context)
                 files.append(JudgedFile(evaluation, artifact))
                 if len(files) == 1:
                     answers, labels = evaluation.predictions, evaluation.labels

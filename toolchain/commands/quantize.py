@@ -23,7 +23,7 @@ from toolchain.core.context import Progress, RunContext
 from toolchain.core.errors import EvidenceError, PreprocessUnknown, StageError, UsageProblem
 from toolchain.core.files import refuse_existing, refuse_source, whole_files
 from toolchain.core.json_codec import to_json
-from toolchain.core.quantities import points_text
+from toolchain.core.quantities import counted, points_text
 from toolchain.evaluation.compare import compare
 from toolchain.evaluation.evaluate import Evaluation, evaluate
 from toolchain.explain.explanation import explain
@@ -224,7 +224,7 @@ class Fallback:
     def lines(self) -> list[str]:
         """Return one line for each trial, and the conclusion."""
         count = len(self.chosen.keep)
-        conclusion = f"{count} layer{'s' * (count != 1)} kept float" if count else "nothing to keep"
+        conclusion = f"{counted(count, 'layer')} kept float" if count else "nothing to keep"
         if not self.chosen.passed:
             best = min(self.trials, key=lambda trial: (trial.verdict.measured or 0.0, trial.bytes))
             conclusion = f"no trial passes, so nothing more is kept; the best: {best}"

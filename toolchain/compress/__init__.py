@@ -144,8 +144,3 @@ def fine_tuning(images: int, **changes: float) -> TrainSettings:
 
     # Few images need small batches, or an epoch would have only a handful of steps.
     return preset("fine-tune").changed(batch=preset_for(images).batch, **changes)
-
-
-def epochs_text(epochs: int) -> str:
-    """Return a number of epochs with its noun, for the history."""
-    return f"{epochs} epoch{'s' * (epochs != 1)}"

@@ -11,8 +11,9 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from targets.host.text import as_written
 from toolchain import models
-from toolchain.compress import PRECISION_TEXT, ModelStep, Precision, StepContext, epochs_text, keep_zeros, remove_masks
+from toolchain.compress import PRECISION_TEXT, ModelStep, Precision, StepContext, keep_zeros, remove_masks
 from toolchain.compress.student import STUDENT, byte_limit, plan
+from toolchain.core.quantities import counted
 from toolchain.quantize.step import Quantize
 from toolchain.training.presets import preset_for
 
@@ -153,8 +154,8 @@ def distill(model: FloatModel, step: Distill, data: Dataset, *, teacher: FloatMo
     parameters = sum(parameter.numel() for parameter in module.parameters())
     line = (
         f"distilled {step.student or model.name}, {parameters:,} parameters, from {teacher.name} for "
-        f"{epochs_text(step.epochs)} on {data.origin}, temperature {step.temperature:g}, {step.soft:.0%} of the loss "
-        f"soft, seed {context.seed}"
+        f"{counted(step.epochs, 'epoch')} on {data.origin}, temperature {step.temperature:g}, {step.soft:.0%} of the "
+        f"loss soft, seed {context.seed}"
     )
     history = (*model.history, *notes_on(teacher, model), *[step.choice] * bool(step.choice), line)
     return replace(model.with_module(module.eval()), preprocess=preprocess, history=history)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from toolchain.compress import PRECISION_TEXT, ModelStep, Precision, StepContext, epochs_text, fine_tuning, keep_zeros
+from toolchain.compress import PRECISION_TEXT, ModelStep, Precision, StepContext, fine_tuning, keep_zeros
 from toolchain.compress.equalize import folded
 from toolchain.core.errors import StageError
+from toolchain.core.quantities import counted
 from toolchain.core.settings import Step
 from toolchain.quantize.step import Quantize
 
@@ -103,8 +104,9 @@ def qat(
         fitted = fit(module, data, model.preprocess, settings, lesson=lesson, context=context)
     learned = remove_grids(fitted, layers)
     line = (
-        f"trained for {quantize.scheme} with rounded weights and inputs: {epochs_text(step.epochs)} on {data.origin}, "
-        f"teacher {teacher.name} ({step.soft:.0%} of the loss, temperature {step.temperature:g}), seed {context.seed}"
+        f"trained for {quantize.scheme} with rounded weights and inputs: {counted(step.epochs, 'epoch')} on "
+        f"{data.origin}, teacher {teacher.name} ({step.soft:.0%} of the loss, temperature {step.temperature:g}), "
+        f"seed {context.seed}"
     )
     history = (*model.history, *notes_on(teacher, model), line)
     return replace(model.with_module(fitted.eval()), input_ranges=learned, history=history)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from toolchain.core.converter_log import default_log
 from toolchain.core.errors import StageError
-from toolchain.core.quantities import SIZE
+from toolchain.core.quantities import SIZE, counted
 from toolchain.models import scaled
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def widest_within(limit: int, students: list[Channels], classes: int, size: Call
             fitting = fitting[fitting.index(guess) :]
         elif guess == fitting[0] and smaller is None:
             raise StageError(
-                f"the smallest student, {STUDENT} with channels {_listed(guess)}, takes {measured:,} bytes"
+                f"the smallest student, {STUDENT} with channels {_listed(guess)}, takes {counted(measured, 'byte')}"
             )
         else:
             fitting = fitting[: fitting.index(guess)]
@@ -182,7 +182,9 @@ def plan(
         try:
             channels = widest_within(limit, students, classes, size)
         except StageError as error:
-            raise StageError(f"no student fits in {limit:,} bytes, {of}: {error}; allow more `bytes`") from error
+            raise StageError(
+                f"no student fits in {counted(limit, 'byte')}, {of}: {error}; allow more `bytes`"
+            ) from error
     parameters = sum(parameter.numel() for parameter in build(channels).parameters())
     capped = "; the widest, since a wider one would train for many hours" if channels == students[-1] else ""
     times = {1: "once", 2: "twice"}.get(steps, f"{steps} times")

@@ -61,10 +61,15 @@ COUNT = Unit("count", {"k": 1e3, "M": 1e6, "": 1.0}, "3M", "")
 """A number of things, which needs no unit."""
 
 
+def counted(count: float, noun: str, plural: str = "") -> str:
+    """Return a number and what it counts: `1 file`, `8 files`."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
 def size_text(size: float) -> str:
     """Return bytes for people: `163 KB`."""
     if size < 1e3:
-        return f"{size:,.0f} bytes"
+        return counted(round(size), "byte")
     if size < 1e4:
         return f"{size / 1e3:.1f} KB"
     return f"{size / 1e3:,.0f} KB" if size < 1e7 else f"{size / 1e6:.1f} MB"

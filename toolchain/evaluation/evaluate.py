@@ -27,6 +27,7 @@ from targets.session import RuntimeFacts, Session
 from toolchain.core.context import Progress, silent
 from toolchain.core.errors import EvidenceError
 from toolchain.core.files import refuse_other, whole_file
+from toolchain.core.quantities import counted
 
 SCHEMA = "glyphpress/evaluation/1"
 _ARRAYS = {"logits": np.float32, "labels": np.int64, "sample_ids": np.dtype("S32")}
@@ -239,7 +240,9 @@ def check_classes(name: str, classes: tuple[str, ...], dataset: Dataset) -> None
     if len(ours) != len(theirs):
         chosen = "[" in dataset.origin and set(theirs) < set(ours)
         fix = "it answers with all of its classes, so leave the choice out" if chosen else advice(ours, theirs)
-        raise EvidenceError(f"{name} reads {len(ours)} classes, {dataset.origin} has {len(theirs)}; {fix}")
+        raise EvidenceError(
+            f"{name} reads {counted(len(ours), 'class', 'classes')}, {dataset.origin} has {len(theirs)}; {fix}"
+        )
     k = next(i for i, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
     difference, fix = "different classes", "give the data it was trained for"
     if sorted(ours) == sorted(theirs):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from targets.artifact import file_sha256
@@ -20,6 +21,7 @@ from toolchain.stats.decision import Outcome
 from toolchain.stats.paired_difference import decide
 
 if TYPE_CHECKING:
+    from toolchain.recipe import Recipe
     from toolchain.report.report import Report
 
 _SMALLER = "static-int4"
@@ -79,8 +81,13 @@ def next_steps(
     return [*lines, *_policy(limits)]
 
 
-def pressed_next(report: Report, out: Path, data: Sequence[str]) -> list[str]:
-    """Return what helps the first file of a press that did not pass, a failed one first; nothing if all passed."""
+def pressed_next(
+    report: Report, out: Path, data: Sequence[str], recipes: Mapping[str, Recipe] = MappingProxyType({})
+) -> list[str]:
+    """Return what helps the first file of a press that did not pass, a failed one first; nothing if all passed.
+
+    recipes: those of the press, by the words that named them.
+    """
     stopped = [row for row in report.rows if not row.added and row.outcome not in (None, Outcome.PASS)]
     if not stopped:
         return []
@@ -97,7 +104,29 @@ def pressed_next(report: Report, out: Path, data: Sequence[str]) -> list[str]:
     )
     # Other recipes do not help a float file whose answers differ, but may help one that is too large or too slow.
     retry = quantized or (_BYTES | _TIMES) & open_limits(row.verdicts).keys()
-    return [*(pressed_again(report.command, out, row.verdicts) if retry else []), *steps]
+    trained = [line for word, recipe in recipes.items() if recipe.name == row.recipe for line in _trained(word, recipe)]
+    answers_differ = not open_limits(row.verdicts).keys() <= _BYTES | _TIMES | {_PREPROCESS}
+    again = pressed_again(report.command, out, row.verdicts) if retry else []
+    return [*(trained if answers_differ else []), *again, *steps]
+
+
+def _trained(word: str, recipe: Recipe) -> list[str]:
+    """Return how a recipe can train better; nothing where it does not train. word: names the recipe."""
+    changes: list[str] = []
+    for step in recipe.shaping:
+        settings = dict(step)
+        if epochs := settings.get("epochs"):
+            changes.append(f"more `epochs` of {step.kind} (now {epochs})")
+        if settings.get("bytes") and step.builds_student:
+            changes.append(f"larger `bytes` (now {settings['bytes']})")
+        if "teacher" in settings:
+            changes.append(f"another `teacher` ({settings['teacher'] or 'now the model itself'})")
+    if not changes:
+        return []
+    copy = f"{recipe.name}-next.toml"
+    listed = f"{', '.join(changes[:-1])} or {changes[-1]}" if changes[1:] else changes[0]
+    show = _command("recipe", "show", word)
+    return [f"train it better: {show} > {copy}; in it {listed}; then --recipe {copy}"]
 
 
 def gate_next(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from toolchain.core.quantities import POINTS, percent_text, points_text, size_text, time_text
+from toolchain.core.quantities import POINTS, counted, percent_text, points_text, size_text, time_text
 from toolchain.evaluation.class_groups import GroupMetrics
 from toolchain.evaluation.compare import Comparison
 from toolchain.evaluation.evaluate import Evaluation
@@ -81,7 +81,7 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
         + f"  takes {comparison.candidate_input}" * bool(comparison.candidate_input),
         f"images     {comparison.images:,} of {comparison.origin}{_copies(comparison.copies)}: "
         f"{comparison.lost:,} lost, {comparison.gained:,} "
-        f"gained, {comparison.flips:,} answer{'s' * (comparison.flips != 1)} changed",
+        f"gained, {counted(comparison.flips, 'answer')} changed",
         f"drop       {points_text(comparison.drop, 3)} pp  95 % interval {low} to {high} pp  "
         f"at most {points_text(comparison.upper, 3)} pp with 95 % confidence",
     ]

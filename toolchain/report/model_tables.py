@@ -12,7 +12,7 @@ from rich.text import Text
 
 from targets.artifact import Fidelity
 from toolchain.checkpoint.kinds import KIND_NAMES
-from toolchain.core.quantities import percent_text
+from toolchain.core.quantities import counted, percent_text
 from toolchain.evaluation.compared_models import ComparedModels
 from toolchain.formats import catalog
 from toolchain.formats.inspection import LEVEL, QUICK, Inspection
@@ -55,7 +55,7 @@ def _summary(inspection: Inspection) -> Table:
             table.add_row(label, shown(line))
     if inspection.quantized:
         channels = sum(tensor.scales > 1 for tensor in inspection.quantized)
-        table.add_row("quantized", f"{len(inspection.quantized)} tensors, {channels} of them per channel")
+        table.add_row("quantized", f"{counted(len(inspection.quantized), 'tensor')}, {channels} of them per channel")
     # Metadata beside plain weights belongs to whichever program saved them.
     foreign = inspection.kind == "state" and not str(inspection.metadata.get("schema", "")).startswith("glyphpress/")
     for key, value in inspection.metadata.items():

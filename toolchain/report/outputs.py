@@ -19,6 +19,7 @@ from targets.host.text import json_text, visible
 from toolchain.core.errors import EvidenceError, GateFailed, GateInconclusive, UsageProblem, exit_code
 from toolchain.core.files import refuse_existing, whole_file, write_whole
 from toolchain.core.json_codec import to_json
+from toolchain.core.quantities import counted
 from toolchain.evaluation.compare import FileFacts
 from toolchain.gate.gate import Evidence
 from toolchain.gate.limit import Part, Verdict
@@ -117,7 +118,7 @@ def _write_markdown(judgement: Judgement, evidence: Sequence[Evidence], outputs:
 def _title(evidence: Evidence) -> str:
     pairs = evidence.pairs
     count = int(pairs.flipped.sum())
-    return f"{pairs.candidate.name} against {pairs.baseline.name}: {count:,} answer{'s' * (count != 1)} changed"
+    return f"{pairs.candidate.name} against {pairs.baseline.name}: {counted(count, 'answer')} changed"
 
 
 _COMMANDS: dict[Standing, str] = {"stopped": "error", "warned": "warning", "beaten": "notice"}
@@ -245,7 +246,7 @@ def _figures(verdict: Verdict) -> str:
 def _part(limit: str, part: Part) -> str:
     measured, bound = (value_text(limit, value) for value in (part.measured, part.bound))
     note = f", {visible(part.note)}" if part.note else ""
-    return f"{part.outcome} '{visible(part.name)}': {measured}, bound {bound}, {part.images:,} images{note}"
+    return f"{part.outcome} '{visible(part.name)}': {measured}, bound {bound}, {counted(part.images, 'image')}{note}"
 
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"

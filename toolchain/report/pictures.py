@@ -11,12 +11,12 @@ from rich.console import Console
 from targets.host.text import one_line
 from toolchain.core.errors import UsageProblem
 from toolchain.core.files import write_whole
-from toolchain.core.quantities import percent_text, points_text
+from toolchain.core.quantities import counted, percent_text, points_text
 from toolchain.quantize.ranges import Ranges, read_ranges
 from toolchain.report.charts.histogram import clipped_text, ranges_svg, ranges_title
 from toolchain.report.charts.svg import BLUE, INK, ORANGE, Drawing, Scale
 from toolchain.report.charts.text import shortened
-from toolchain.report.charts.units import counted, percent_tick
+from toolchain.report.charts.units import percent_tick
 from toolchain.report.tables import plain_table, print_lines, shown, unbroken, unfold
 
 if TYPE_CHECKING:

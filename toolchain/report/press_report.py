@@ -205,7 +205,8 @@ def remarks(report: Report) -> list[str]:
     large = [_large(row) for row in report.rows if row.larger]
     lines += [f"larger than float: {', '.join(large)}"] if large else []
     lines += [f"{row.name}  {reason}" for row in report.rows for reason in row.reasons]
-    shown_already = {*report.checkpoint.history, *report.notes}
+    # A press notes the choices of a recipe after its name.
+    shown_already = {*report.checkpoint.history, *report.notes, *(note.partition(": ")[2] for note in report.notes)}
     lines += [f"{row.name}  {note}" for row in report.rows for note in row.notes if note not in shown_already]
     if _packed_known(report) or any(row.packed is None and row.bytes > QUICK for row in report.rows):
         lines.append(packed_remark([row.packed for row in report.rows], "a policy with [packed] measures it"))

@@ -13,7 +13,7 @@ from rich.table import Table
 from targets.host.runtime_session import PROFILE_RUNS
 from targets.host.text import one_line
 from targets.session import taints_of
-from toolchain.core.quantities import size_text, time_text
+from toolchain.core.quantities import counted, size_text, time_text
 from toolchain.evaluation.timings import LatencyRatio, StoredRun
 from toolchain.profiling.history import history, notes
 from toolchain.profiling.latency import PERCENTILES, percentiles
@@ -89,7 +89,7 @@ def _remarks(measurements: Measurements) -> list[str]:
     batch = measurements.plan.batch
     threads = " or ".join(_threads_text(n) for n in sorted({fact.threads for fact in facts.values()}))
     places = (f"{fact.target} ({fact.runtime} {fact.version}, {fact.device})" for fact in facts.values())
-    how = f"{threads}, batch {batch}, {measurements.rounds} rounds in turns"
+    how = f"{threads}, batch {batch}, {counted(measurements.rounds, 'round')} in turns"
     lines = [f"{', '.join(places)}; {how}", _machine_text(measurements)]
     if any(file.ratio for file in measurements.files if file.timed):
         lines.append(
@@ -117,7 +117,7 @@ def not_quiet(taints: Sequence[str]) -> list[str]:
 
 
 def _threads_text(threads: int) -> str:
-    return f"{threads} thread{'s' * (threads != 1)}"
+    return f"{counted(threads, 'thread')}"
 
 
 def _crowded(runs: Iterable[tuple[int, int]]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.builtin import SCAN_LEVELS, SCAN_SIDE, SCANS
+from calibration.builtin import SCAN_LEVELS, SCAN_SIDE, are_scans
 from calibration.dataset import Dataset, Images, chunks
 from targets.preprocess import Preprocess
 from toolchain.checkpoint.onnx_graph import BATCH_AXIS, answers, open_session
@@ -81,7 +81,7 @@ def fit_estimator(
     """Fit the classifier `model` to a train split, measure it once on `test`, and write it with its sidecar.
 
     The graph takes float32 [N, 1, 28, 28] from 0 to 1 and gives `logits` float32 [N, classes]: probabilities, or
-    decision scores of a support vector machine; images of `builtin:digits8x8` become 8x8 values from 0 to 16 in it.
+    decision scores of a support vector machine; images that are enlarged scans (`are_scans`) become 8x8 values in it.
     The same images, settings and seed give the same bytes. Raises UsageProblem for another suffix than .onnx or a test
     split of other classes, PackageMissing without skl2onnx, EmptyData for a class without images.
     """
@@ -89,7 +89,7 @@ def fit_estimator(
     if test.classes != data.classes:
         raise UsageProblem(f"{test.origin} has other classes than {data.origin}; name two splits of one data set")
     refuse_empty_classes(data)
-    is_scan = data.origin.startswith(f"{SCANS}/") or data.origin.startswith(f"{SCANS}[")
+    is_scan = all(are_scans(data.images[part]) for part in chunks(len(data)))
     images, labels, notes = _drawn(data, settings.images, context.seed)
     context.progress(f"fit {model} to {len(images):,} images", 0, 0)
     classifier = settings.build(seed=context.seed, threads=context.threads)

@@ -9,6 +9,7 @@ from typing import Any
 from targets.errors import nearest
 from targets.host.text import as_written
 from toolchain.core.errors import UsageProblem
+from toolchain.core.quantities import counted
 
 OPTIMIZERS: dict[str, dict[str, float]] = {
     "adamw": {"lr": 4e-3, "momentum": 0.0, "weight_decay": 0.02},
@@ -246,7 +247,7 @@ class TrainSettings:
     def summary(self) -> str:
         """Return in one line what a training with these settings does."""
         rate = f"{self.optimizer} at {self.lr:g} {self.schedule}"
-        parts = [rate, f"batch {self.batch}", f"{self.epochs} epoch{'s' * (self.epochs != 1)}"]
+        parts = [rate, f"batch {self.batch}", f"{counted(self.epochs, 'epoch')}"]
         parts += [f"patience {self.patience}"] if self.patience else []
         parts += ["class weights"] if self.class_weights else []
         parts += ["balanced sampling"] if self.sampling == "balanced" else []

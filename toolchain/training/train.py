@@ -17,6 +17,7 @@ from targets.preprocess import Preprocess
 from toolchain import models
 from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
+from toolchain.core.quantities import counted
 from toolchain.core.resume import may_replace, resumable
 from toolchain.models.saving import refuse_unfit, save
 from toolchain.training.device import device_name, torch_threads, training_device
@@ -208,13 +209,9 @@ def _refuse_pointless(settings: TrainSettings, start: Start | None, fitted: int)
     frozen = start.frozen if start else None
     if frozen and frozen.epochs and frozen.epochs >= settings.epochs:
         raise UsageProblem(
-            f"`freeze_epochs` {frozen.epochs} is the whole training of {_epochs_text(settings.epochs)}; "
+            f"`freeze_epochs` {frozen.epochs} is the whole training of {counted(settings.epochs, 'epoch')}; "
             "give fewer, or leave it out to freeze for all"
         )
-
-
-def _epochs_text(epochs: int) -> str:
-    return f"{epochs} epoch{'s' * (epochs != 1)}"
 
 
 def _module(model: str | nn.Module, data: Dataset, preprocess: Preprocess, seed: int) -> nn.Module:

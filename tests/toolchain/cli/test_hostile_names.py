@@ -128,6 +128,15 @@ COMMANDS = {
     "no command": "NASTY",
 }
 
+MADE_BY = {
+    "q.onnx": "quantize",
+    "r.json": "quantize",
+    "q.tflite": "quantize .tflite",
+    "p.npz": "profile",
+    "out": "press",
+}
+"""File that other commands read -> the command that makes it."""
+
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_row30_no_output_obeys_a_name(
@@ -136,10 +145,7 @@ def test_row30_no_output_obeys_a_name(
     monkeypatch.chdir(room)
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
-    named = {"A": A, "T": T, "S": S}
-    words = [named.get(word, word.replace("NASTY", NASTY)) for word in COMMANDS[name].split()]
-    if T in words and not (room / T).exists():
-        _renamed_tflite(request.getfixturevalue("floats")["tflite"].path, room / T)
+    words = _words(name, room, glyphpress, request)
     done = glyphpress(*words)
     assert done.code in ({0, 1, 5} if not name.startswith("no ") else {2, 3, 4}), done.err
     for said in (done.out, done.err):
@@ -157,6 +163,20 @@ def test_row30_no_output_obeys_a_name(
         document = again.out.splitlines()[-1]
         assert json.loads(escaped(document)) == json.loads(document)
         _check(escaped(document))
+
+
+def _words(name: str, room: Path, glyphpress: Run, request: pytest.FixtureRequest) -> list[str]:
+    """Return the command after the files that it reads are made: a test may run alone."""
+    named = {"A": A, "T": T, "S": S}
+    words = [named.get(word, word.replace("NASTY", NASTY)) for word in COMMANDS[name].split()]
+    if T in words and not (room / T).exists():
+        _renamed_tflite(request.getfixturevalue("floats")["tflite"].path, room / T)
+    for file, maker in MADE_BY.items():
+        if file in words and maker != name and not (room / file).exists():
+            done = glyphpress(*_words(maker, room, glyphpress, request))
+            assert done.code in {0, 1, 5}, done.err
+    is_made = any(file in words and maker == name and (room / file).exists() for file, maker in MADE_BY.items())
+    return [*words, *["--force"] * is_made]
 
 
 def _check(text: str) -> None:

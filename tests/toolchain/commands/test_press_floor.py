@@ -10,6 +10,7 @@ import pytest
 from tests.fixtures.lazy import torch
 from toolchain import models
 from toolchain.commands import press
+from toolchain.training import fit
 
 RECIPE = """
 name = "taught"
@@ -20,6 +21,24 @@ student = "cnn-small"
 kind = "quantize"
 scheme = "static-int8"
 """
+
+
+def test_a_student_that_lost_in_training_is_answered_by_more_training(
+    glyphpress: Callable, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit, "fit", lambda student, *_inputs, **_settings: student.eval())
+    taught = RECIPE.replace('"cnn-small"', '"cnn-small"\nbytes = "1/20"')
+    (tmp_path / "taught.toml").write_text(taught)
+    words = ("press", checkpoint, "--data", "builtin:digits", "--recipe", tmp_path / "taught.toml", "--format", "onnx")
+    done = glyphpress(*words, "--seconds", "1ms", "--max-p95", "1s", "--out", tmp_path / "out")
+    assert done.code == 1, done.err
+    first, *others = done.out[done.out.index("\nnext") :].splitlines()[1:]
+    assert f"glyphpress recipe show {tmp_path}/taught.toml > taught-next.toml; in it more `epochs` of distill" in first
+    assert "larger `bytes` (now 1/20) or another `teacher` (now the model itself); then --recipe" in first
+    assert not any(command in line for line in others for command in ("explain", "quantize "))
+    assert "sidecar" not in done.out
+    assert done.out.count("student: channels") == 1
+    assert (tmp_path / "out" / "report.md").read_text().count("student: channels") == 1
 
 
 def test_a_model_that_reads_near_chance_is_refused_before_a_recipe_trains(

@@ -13,6 +13,7 @@ from calibration.load import load
 from toolchain import models
 from toolchain.core.context import RunContext
 from toolchain.core.errors import PackageMissing, UsageProblem
+from toolchain.formats.onnx.inspection import inspect_onnx
 from toolchain.training.estimators import FittedEstimator, fit_estimator
 
 FEW = {"svc": {"C": 10.0}, "decision-tree": {}, "random-forest": {"trees": 5}}
@@ -101,6 +102,7 @@ def test_it_is_pressed_and_judged(
     done = glyphpress("gate", "--baseline", path, "--candidate", pressed, *data, "--policy", limits)
     assert done.code == 0, done.err
     assert "0 answers changed" in done.out
+    assert inspect_onnx(pressed).macs == inspect_onnx(path).macs == report["checkpoint"]["macs"]
 
 
 def test_the_gate_fails_a_stump_of_a_tree(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol, Self
 
 from pydantic import Field, model_validator
 
-from toolchain.compress import ModelStep, StepContext, epochs_text, fine_tuning, keep_zeros, remove_masks
+from toolchain.compress import ModelStep, StepContext, fine_tuning, keep_zeros, remove_masks
+from toolchain.core.quantities import counted
 from toolchain.core.settings import Bytes
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def prune(model: FloatModel, step: Prune, data: Dataset, *, context: RunContext)
                 module = _fine_tuned(module, model, step, data, context)
     each_round = f" in each of {step.iterations} rounds" if step.iterations > 1 else ""
     taught = f", {step.soft:.0%} of the loss by the whole model's answers" if step.soft and step.epochs else ""
-    tuning = f"{epochs_text(step.epochs)} of fine-tuning on {data.origin}{each_round}{taught}"
+    tuning = f"{counted(step.epochs, 'epoch')} of fine-tuning on {data.origin}{each_round}{taught}"
     line = f"{rounds.line(module)}; {tuning}, seed {context.seed}"
     return replace(model.with_module(module.eval()), history=(*model.history, line))
 

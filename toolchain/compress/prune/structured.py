@@ -21,7 +21,7 @@ from toolchain.checkpoint.inspection import module_layers
 from toolchain.compress.prune import Importance, Prune
 from toolchain.compress.prune.graph import ChannelGraph, Channels, by_reason, prunable
 from toolchain.core.errors import UsageProblem
-from toolchain.core.quantities import macs_text
+from toolchain.core.quantities import counted, macs_text
 from toolchain.training.presets import preset
 
 if TYPE_CHECKING:
@@ -35,9 +35,13 @@ GRADIENT_IMAGES = 256
 ROUNDED = 0.02
 """The history mentions rounding where the share removed differs this far from the ratio."""
 Measure = Literal["macs", "parameters", "bytes"]
-_UNITS: dict[Measure, str] = {"macs": "multiply-accumulates", "parameters": "parameters", "bytes": "bytes"}
+_UNITS: dict[Measure, str] = {"macs": "multiply-accumulate", "parameters": "parameter", "bytes": "byte"}
 _RATIO_STEPS = 1000
 """A budget is met by the smallest ratio that does, searched in steps of 1 / 1000."""
+
+
+def _counted(count: int, measure: Measure) -> str:
+    return counted(count, _UNITS[measure])
 
 
 def measured(module: nn.Module, name: str) -> dict[Measure, int]:
@@ -212,7 +216,7 @@ class Structured:
     def _amount(self) -> str:
         if self.budget:
             measure, most = self.budget
-            return f"channels until at most {most:,} {_UNITS[measure]} were left"
+            return f"channels until at most {_counted(most, measure)} were left"
         return self.step.ratios_text("of the channels")
 
     def _scores(self, graph: ChannelGraph) -> Scores:
@@ -258,13 +262,13 @@ class Structured:
     def _refuse_budget(self, module: nn.Module, scores: Scores, measure: Measure, most: int) -> None:
         if self.start[measure] <= most:
             raise UsageProblem(
-                f"{self.name} has {self.start[measure]:,} {_UNITS[measure]} already, within the {most:,} asked for; "
+                f"{self.name} has {_counted(self.start[measure], measure)} already, within the {most:,} asked for; "
                 "ask for fewer"
             )
         smallest = narrowed(copy.deepcopy(module), self.name, scores, self._counts_at(scores, 1.0))
         if (floor := measured(smallest, self.name)[measure]) > most:
             raise UsageProblem(
-                f"{self.name} cannot be pruned to {most:,} {_UNITS[measure]}: {floor:,} are the least that channels in "
+                f"{self.name} cannot be pruned to {_counted(most, measure)}: {floor:,} are the least that channels in "
                 f"multiples of {self.step.round_to} leave; allow more, or round to a smaller multiple"
             )
 

@@ -12,7 +12,7 @@ from targets.artifact import ONNX_METADATA_KEY, file_sha256
 from targets.host.text import json_value
 from targets.onnxruntime.onnx_file import scales
 from toolchain.formats.inspection import InspectedLayer, Inspection, StoredTensor, sidecar_facts, uncounted_note
-from toolchain.formats.onnx.estimators import estimator_in, learned
+from toolchain.formats.onnx.estimators import answers_of, estimator_in, learned
 from toolchain.formats.onnx.file import image_inputs, read_onnx, weight_files
 from toolchain.formats.onnx.layers import onnx_graph
 
@@ -76,7 +76,7 @@ def _sizes(proto: ModelProto) -> dict[str, tuple[int, ...]]:
     """Return every known shape of one image, 0 for an axis that is not known."""
     import onnx
 
-    with _one_image(proto):
+    with _one_image(proto), _classifier_shapes(proto.graph):
         inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
     shapes = {
         value.name: tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim)
@@ -103,6 +103,18 @@ def _one_image(proto: ModelProto) -> Iterator[None]:
             axis.Clear()
             if name:
                 axis.dim_param = name
+
+
+@contextmanager
+def _classifier_shapes(graph: GraphProto) -> Iterator[None]:
+    """Let the graph say the shapes that a classifier answers for one image: shape inference does not know them."""
+    known = {value.name for value in (*graph.value_info, *graph.output)}
+    added = [value for node in graph.node for value in answers_of(node) if value.name not in known]
+    graph.value_info.extend(added)
+    try:
+        yield
+    finally:
+        del graph.value_info[len(graph.value_info) - len(added) :]
 
 
 def _scale_counts(graph: GraphProto, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]:

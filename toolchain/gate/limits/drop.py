@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.core.quantities import beside, percent_text, points_text
+from toolchain.core.quantities import beside, counted, percent_text, points_text
 from toolchain.evaluation.compare import Comparison, Pairs, comparison
 from toolchain.gate.limit import LimitDefinition, MarginLimit, Verdict, by_bounds
 from toolchain.gate.limits.preprocess import likely_cause
@@ -47,7 +47,7 @@ def judge_drop(limit: DropLimit, comparison: Comparison, cause: str = "") -> Ver
 def _suffered(comparison: Comparison) -> str:
     """Return the classes that lost the most and what they are now read as, for the end of a reason."""
     classes = ", ".join(
-        f"'{row.label}' ({percent_text(row.drop)} of {row.images} images)" for row in comparison.worst()
+        f"'{row.label}' ({percent_text(row.drop)} of {counted(row.images, 'image')})" for row in comparison.worst()
     )
     confusions = ", ".join(map(str, comparison.confusions[:3]))
     return f"; suffered most: {classes}" + (f"; {confusions}" if confusions else "")

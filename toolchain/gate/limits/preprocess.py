@@ -44,13 +44,14 @@ def judge_preprocess(limit: PreprocessLimit, files: ComparedFiles) -> Verdict:
 def likely_cause(files: ComparedFiles, comparison: Comparison) -> str:
     """Return, for the end of a reason, that wrong preprocessing may be why accuracy fell; empty where it is unlikely.
 
-    It is likely where the candidate's settings differ from the baseline's, or its accuracy is below half of that.
+    It is likely where the candidate's settings differ from the baseline's, or its accuracy is below half of that and no
+    press has just made it.
     """
     candidate = files.candidate
     if unlike := candidate.preprocess.unlike(files.baseline.preprocess):
         source = candidate.preprocess_source or "record"
         return f"; likely cause: {candidate.name} was given {'; '.join(unlike)}, as its {source} says"
-    if comparison.candidate_accuracy < comparison.baseline_accuracy / 2:
+    if candidate.preprocess_source != "press" and comparison.candidate_accuracy < comparison.baseline_accuracy / 2:
         return f"; check that {candidate.name} wants its images as {candidate.input}, and correct its sidecar if not"
     return ""
 

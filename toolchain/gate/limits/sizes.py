@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import ClassVar
 
-from toolchain.core.quantities import beside, size_beside, size_text
+from toolchain.core.quantities import beside, counted, size_beside, size_text
 from toolchain.core.settings import Bytes, Ratio
 from toolchain.formats.inspection import packed_size
 from toolchain.gate.candidate import Sources
@@ -31,7 +31,7 @@ def judge_size(name: str, limit: SizeLimit, size: int) -> Verdict:
     """Judge a size in bytes. name: the limit's, `size` or `packed`."""
     outcome = within(name, positive(name, size), limit.max)
     how = " packed" if name == "packed" else ""
-    reason = f"{size:,} bytes{how} ({size_text(size)}), {side(outcome)} {size_beside(limit.max, size)}"
+    reason = f"{counted(size, 'byte')}{how} ({size_text(size)}), {side(outcome)} {size_beside(limit.max, size)}"
     return Verdict(name, outcome, limit.action, limit.max, size, None, reason)
 
 

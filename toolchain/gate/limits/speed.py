@@ -19,7 +19,7 @@ from typing import ClassVar
 
 from targets.session import Timings, taints_of
 from toolchain.core.errors import EvidenceError
-from toolchain.core.quantities import beside, time_beside
+from toolchain.core.quantities import beside, counted, time_beside
 from toolchain.core.settings import Ratio, Seconds
 from toolchain.evaluation.timings import LatencyRatio, latency_bounds, samples_for
 from toolchain.gate.limit import Confidence, Limit, LimitDefinition, Measure, Verdict, by_bounds, positive
@@ -117,7 +117,7 @@ def _verdict(
     of: str = "",
 ) -> Verdict:
     outcome, tainted = measured.outcome(limit.max), "; ".join(taints_of(timed))
-    note = f" ({_where(timed)}, {measured.rounds} rounds)"
+    note = f" ({_where(timed)}, {counted(measured.rounds, 'round')})"
     loud = f"; NOT QUIET: {tainted}" * bool(tainted)
     low, high, point = (beside_limit(value, limit.max) for value in (measured.low, measured.high, measured.point))
     nearest = measured.low if measured.low > limit.max else measured.high
@@ -160,7 +160,7 @@ def _hidden(q: float, timings: Timings) -> tuple[str, int | None] | None:
         return f"{each}, which hides the tail; time single inferences", None
     if timings.percentile(q) is None:
         needed = samples_for(q)
-        reason = f"{len(timings.samples_ns)} samples cannot show it; time at least {needed:,} inferences"
+        reason = f"{counted(len(timings.samples_ns), 'sample')} cannot show it; time at least {needed:,} inferences"
         return reason, needed
     return None
 
@@ -168,7 +168,7 @@ def _hidden(q: float, timings: Timings) -> tuple[str, int | None] | None:
 def _too_few_rounds(q: float, timings: Timings) -> tuple[str, int]:
     needed = MIN_ROUNDS * samples_for(q)
     count, rounds = len(timings.samples_ns), len(timings.blocks)
-    reason = f"{count:,} samples in {rounds} round{'s' * (rounds != 1)} cannot show how sure it is"
+    reason = f"{counted(count, 'sample')} in {counted(rounds, 'round')} cannot show how sure it is"
     return f"{reason}; time at least {needed:,} inferences in {MIN_ROUNDS} rounds or more", needed
 
 
@@ -187,7 +187,7 @@ def _ratio_beside(ratio: float, limit: float) -> str:
 def _where(timed: Sequence[Timings]) -> str:
     threads, batch = timed[0].facts.threads, timed[0].batch
     places = " against ".join(dict.fromkeys(timings.facts.target for timings in timed))
-    return f"{places}, {threads} thread{'s' * (threads != 1)}, batch {batch}"
+    return f"{places}, {counted(threads, 'thread')}, batch {batch}"
 
 
 def _rounded_up(count: float) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from toolchain.core.quantities import points_text
+from toolchain.core.quantities import counted, points_text
 from toolchain.evaluation.compare import CONFIDENCE, ClassDrop
 from toolchain.report.charts.svg import BLUE, INK, ORANGE, QUIET, WIDTH, Drawing, Scale
 from toolchain.report.charts.text import shortened, text_width
-from toolchain.report.charts.units import counted, listed, points_tick
+from toolchain.report.charts.units import listed, points_tick
 from toolchain.stats import paired_difference
 
 _ROW = 18
@@ -49,7 +49,9 @@ def _row(drawing: Drawing, one: ClassDrop, interval: tuple[float, float], scale:
     colour = ORANGE if one.drop > 0 else BLUE if one.drop < 0 else QUIET
     drawing.text(0, y + 4, shortened(one.label, scale.start - 8), INK)
     low, high = (points_text(end) for end in interval)
-    with drawing.group(f"{one.label}: drop {points_text(one.drop)} points ({low} to {high}), {one.images} images"):
+    with drawing.group(
+        f"{one.label}: drop {points_text(one.drop)} points ({low} to {high}), {counted(one.images, 'image')}"
+    ):
         x, ends = scale(100 * one.drop), [scale(100 * end) for end in interval]
         drawing.error_bar((ends[0], y), (ends[1], y), colour)
         fill = colour if one.drop > 0 else "var(--paper, #ffffff)"

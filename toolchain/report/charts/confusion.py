@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.core.quantities import counted
 from toolchain.report.charts.class_grid import class_grid, runs_path
 from toolchain.report.charts.svg import BLUE, INK, LINE, ORANGE, PAPER, QUIET, WIDTH, Area, Drawing, number
 from toolchain.report.charts.text import shortened
-from toolchain.report.charts.units import counted
 
 Counts = NDArray[np.int64]
 _OPACITIES = ("0.45", "0.6", "0.8", "1")

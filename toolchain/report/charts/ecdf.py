@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.session import Timings
-from toolchain.core.quantities import time_text
+from toolchain.core.quantities import counted, time_text
 from toolchain.report.charts.svg import INK, LINE, QUIET, SERIES, WIDTH, Area, Drawing, Scale, number
 from toolchain.report.charts.text import fitted, short_names
-from toolchain.report.charts.units import counted, time_tick
+from toolchain.report.charts.units import time_tick
 
 QUANTILES = (50, 90, 99)
 """Percentiles that are marked."""

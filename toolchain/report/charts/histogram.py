@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from math import log10
 
+from toolchain.core.quantities import counted
 from toolchain.quantize.ranges import KEPT_BINS, Ranges, TensorRange
 from toolchain.report.charts.svg import BLUE, INK, ORANGE, WIDTH, Area, Drawing, Scale, number
 from toolchain.report.charts.text import shortened, wrapped
-from toolchain.report.charts.units import counted, listed
+from toolchain.report.charts.units import listed
 
 _PANEL, _GAP, _TALL = 300, 24, 80
 """Least width of a histogram, between two of them, and the height of the largest bar."""

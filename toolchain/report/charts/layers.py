@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from targets.session import Operator
-from toolchain.core.quantities import time_text
+from toolchain.core.quantities import counted, time_text
 from toolchain.explain.explanation import LayerError
 from toolchain.report.charts.svg import INK, OTHER, QUIET, WIDTH, Area, Drawing, Scale
 from toolchain.report.charts.text import fitted, text_width
-from toolchain.report.charts.units import counted, listed, time_tick
+from toolchain.report.charts.units import listed, time_tick
 
 _ROW = 19
 _SIZE = 11

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from toolchain.core.quantities import counted
 from toolchain.evaluation.metrics import Metrics
 from toolchain.report.charts.class_grid import class_grid, runs_path
 from toolchain.report.charts.svg import BLUE, INK, LINE, ORANGE, QUIET, Area, Drawing, number
 from toolchain.report.charts.text import shortened, text_width
-from toolchain.report.charts.units import counted
 
 _CELL = 20
 """Units of a cell where there are many classes."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from targets.artifact import Artifact
 from targets.session import Operator
-from toolchain.core.quantities import time_text
+from toolchain.core.quantities import counted, time_text
 from toolchain.formats import catalog
 from toolchain.formats.graph import Graph
 from toolchain.report.charts.svg import INK, OTHER, PAPER, QUIET, WIDTH, Area, Drawing, number
 from toolchain.report.charts.text import fitted, shortened, text_width
-from toolchain.report.charts.units import counted, listed
+from toolchain.report.charts.units import listed
 
 _SIZE, _GAP, _LANE, _TIME = 11, 12, 9, 84
 """Size of text; between boxes; between lines that pass boxes; room for the time of a layer."""

@@ -8,11 +8,11 @@ from functools import partial
 from itertools import pairwise
 from typing import Literal
 
-from toolchain.core.quantities import points_text, size_text, time_text
+from toolchain.core.quantities import counted, points_text, size_text, time_text
 from toolchain.report.charts.labels import place_labels
 from toolchain.report.charts.svg import BASE, FAIL, INK, PASS, QUIET, UNSURE, WIDTH, Area, Drawing, Scale, number
 from toolchain.report.charts.text import fitted, short_names, shortened, text_width
-from toolchain.report.charts.units import count_tick, counted, points_tick, ratio_tick, size_tick, time_tick
+from toolchain.report.charts.units import count_tick, points_tick, ratio_tick, size_tick, time_tick
 from toolchain.report.report import Report
 from toolchain.stats.decision import Outcome
 

@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.core.quantities import points_text
+from toolchain.core.quantities import counted, points_text
 from toolchain.evaluation.compare import Pairs
 from toolchain.report.charts.svg import BASE, OTHER, QUIET, WIDTH, Area, Drawing, Scale
-from toolchain.report.charts.units import count_tick, counted, percent_tick
+from toolchain.report.charts.units import count_tick, percent_tick
 from toolchain.stats.share import wilson
 
 BINS = 10

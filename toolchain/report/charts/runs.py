@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
-from toolchain.core.quantities import points_text, size_text
+from toolchain.core.quantities import counted, points_text, size_text
 from toolchain.report.charts.pareto import Point, colour, mark
 from toolchain.report.charts.svg import INK, LINE, QUIET, WIDTH, Area, Drawing, Scale
 from toolchain.report.charts.text import fitted, shortened, text_width
-from toolchain.report.charts.units import count_tick, counted, points_tick, ratio_tick, size_tick
+from toolchain.report.charts.units import count_tick, points_tick, ratio_tick, size_tick
 from toolchain.report.runs import RunLine
 from toolchain.stats.decision import Outcome
 

@@ -35,11 +35,6 @@ def percent_tick(share: float) -> str:
     return f"{share * 100:g} %"
 
 
-def counted(count: int, noun: str, plural: str = "") -> str:
-    """Return a number and what it counts: `1 file`, `8 files`."""
-    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
-
-
 def listed(texts: Sequence[str], most: int = 3) -> str:
     """Return the first texts, and how many more there are: `a, b and 4 more`."""
     shown = ", ".join(texts[:most])

@@ -8,7 +8,7 @@ from targets.artifact import Artifact
 from targets.errors import TargetError
 from targets.session import Operator, Timings
 from toolchain.core.errors import GlyphpressError
-from toolchain.core.quantities import percent_text
+from toolchain.core.quantities import counted, percent_text
 from toolchain.evaluation.compare import Comparison, Pairs
 from toolchain.evaluation.metrics import confusion_matrix
 from toolchain.explain.explanation import LayerError
@@ -148,7 +148,7 @@ def network_block(file: Artifact, operators: Sequence[Operator] = ()) -> Block:
         f"The command netron {file.path.name} shows the whole graph."
     )
     picture = _drawn(lambda width: network_svg(drawn, width=width), caption)
-    return Folded(f"The network of {file.path.name}: {len(drawn)} layers with weights", [picture])
+    return Folded(f"The network of {file.path.name}: {counted(len(drawn), 'layer')} with weights", [picture])
 
 
 def ranges_picture(ranges: Ranges | None) -> Picture | None:
@@ -195,10 +195,11 @@ def flipped_blocks(evidence: Evidence, most: int = _TILES) -> list[Block]:
         return [Text(f"{evidence.pairs.candidate.name}: no answer changed.")]
     shown = [flip for flip in flips(evidence, most) if flip.picture is not None]
     if not shown:
-        return [Text(f"{count:,} answers changed; the evidence holds no pictures of them.")]
+        return [Text(f"{counted(count, 'answer')} changed; the evidence holds no pictures of them.")]
     of = f"{len(shown)} of the {count:,}" if len(shown) < count else f"the {count:,}" if count > 1 else "the one"
+    characters = "character" if count == 1 else "characters"
     about = (
-        f"{evidence.pairs.candidate.name}: {of} character{'s' * (count != 1)} whose answer changed. Label, then the "
+        f"{evidence.pairs.candidate.name}: {of} {characters} whose answer changed. Label, then the "
         "answer before and after, each with its confidence."
     )
     return [Text(about), Gallery("Characters whose answer changed", [_tile(flip) for flip in shown])]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from toolchain.core.quantities import time_text
+from toolchain.core.quantities import counted, time_text
 from toolchain.core.versions import tool_versions
 from toolchain.profiling.measurements import MeasuredFile, Measurements
 from toolchain.profiling.per_operator import Breakdown
@@ -35,7 +35,7 @@ def profile_html(measured: Measurements, breakdowns: Sequence[Breakdown] = (), *
     names = list(dict.fromkeys(file.artifact.path.name for file in measured.files))
     targets = list(dict.fromkeys(file.target for file in measured.files))
     title = f"Profile of {names[0] if len(names) == 1 else f'{len(names)} files'}"
-    subtitle = f"On {', '.join(targets)}; batch {measured.plan.batch}, {measured.rounds} rounds in turns."
+    subtitle = f"On {', '.join(targets)}; batch {measured.plan.batch}, {counted(measured.rounds, 'round')} in turns."
     return html(Page(title, subtitle, _ruling(measured), (), sections), tool_versions())
 
 
@@ -102,7 +102,10 @@ def _operators(breakdowns: Sequence[Breakdown]) -> list[Block]:
         [
             operators_picture(breakdown),
             network_block(breakdown.artifact, breakdown.operators),
-            Folded(f"All {len(breakdown.operators)} operators in the order of execution", [_operator_table(breakdown)]),
+            Folded(
+                f"{counted(len(breakdown.operators), 'operator')} in the order of execution",
+                [_operator_table(breakdown)],
+            ),
         ]
         for breakdown in breakdowns
     ]

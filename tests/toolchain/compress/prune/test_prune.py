@@ -4,6 +4,7 @@ import copy
 import json
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -243,6 +244,17 @@ def test_what_cannot_be_pruned_is_refused_with_the_reason(float_model: FloatMode
 def test_a_test_split_is_never_fine_tuned_on(float_model: FloatModel, digits_test: Dataset) -> None:
     with pytest.raises(UsageProblem, match="test split"):
         prune(float_model, Prune(ratio=0.25, epochs=1), digits_test, context=RunContext())
+
+
+def test_a_result_at_chance_is_warned_of(glyphpress: Callable, checkpoint: Path, tmp_path: Path) -> None:
+    words = ("prune", checkpoint, "--data", "builtin:digits", "--epochs", "0", "-o", tmp_path / "p.pt2")
+    done = glyphpress(*words, "--ratio", "99%")
+    assert done.code == 0, done.err
+    warning = next(line for line in done.out.splitlines() if line.startswith("warning: "))
+    assert "which is not shown to be better than chance (10.18 %); remove less, or train it for more epochs" in warning
+    done = glyphpress(*words, "--ratio", "10%", "--force", "--json")
+    assert "warnings" not in json.loads(done.out)
+    assert "to 1 multiply-accumulate: " in glyphpress(*words, "--macs", "1", "--force").err
 
 
 def test_the_command_writes_a_program_that_the_press_reads_back(
