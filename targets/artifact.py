@@ -165,6 +165,11 @@ def utf8(path: Path) -> bool:
     return True
 
 
+LFS_POINTER = b"version https://git-lfs"
+"""Begins a file that Git LFS has not fetched."""
+NOT_FETCHED = "is a pointer of Git LFS, not the file; fetch it with `git lfs pull`"
+
+
 def file_format(path: Path) -> Format:
     """Return the format by the suffix; raises ArtifactError where the file is missing, empty or of another kind."""
     if not path.is_file():
@@ -178,6 +183,9 @@ def file_format(path: Path) -> Format:
         raise ArtifactError(f"{path}: neither .onnx, .ort nor .tflite; `glyphpress export` makes one of a checkpoint")
     if path.stat().st_size == 0:
         raise ArtifactError(f"{path}: is empty; export the model again")
+    with path.open("rb") as stream:
+        if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise ArtifactError(f"{path} {NOT_FETCHED}")
     return cast(Format, kind)
 
 

@@ -72,6 +72,7 @@ def build_and_fit(
     """
     factory = factory_of(source)
     found = arguments_in(factory, source, facts)
+    outputs = next((tensor.shape[0] for tensor in reversed([*tensors.values()]) if tensor.ndim > 1), None)
     refusal: CheckpointError | None = None
     if found.values:
         _refuse_sizes(found, sum(tensor.numel() for tensor in tensors.values()), name)
@@ -83,7 +84,7 @@ def build_and_fit(
         else:
             return module, replace(fitted, notes=(*fitted.notes, f"arguments of {source.attribute}: {found}"))
     try:
-        module = build_from(source, factory)
+        module = build_from(source, factory, outputs)
         fitted = fit_state(module, tensors, name, weights, assign=assign)
     except CheckpointError as error:
         raise refusal or error from error

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from calibration.idx import announced_bytes, unpacks_to_too_much
-from targets.artifact import utf8
+from targets.artifact import LFS_POINTER, NOT_FETCHED, utf8
 from targets.errors import translated
 from targets.host.text import instead_of
 from toolchain.core.errors import CheckpointError
@@ -101,6 +101,8 @@ def _kind(path: Path) -> str:
         head = stream.read(64)
     if problem := instead_of(path):
         raise CheckpointError(f"{path} {problem}")
+    if head.startswith(LFS_POINTER):
+        raise CheckpointError(f"{path} {NOT_FETCHED}")
     if head.startswith(b"PK"):
         return _kind_of_zip(path)
     for model_format in catalog.formats():

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 _OUTPUTS = re.compile(r"(^|_)(n|num)?_?(class|label|out)", re.IGNORECASE)
+_USERS = "glyphpress_user_"
+"""Begins the names of modules that are files of the user, and of their folders."""
 _EXAMPLE = "such as net.py:Net, net.py:Net(num_classes=47) or mypackage.net:Net"
 
 
@@ -69,7 +71,7 @@ def import_source(source: ModelSource) -> ModuleType:
         with users_modules():
             return importlib.import_module(source.location)
     except Exception as error:  # a user's module can raise anything while it is imported
-        advice = _path_advice(source) or "correct it, or name another file"
+        advice = _path_advice(source) or _package_advice(error) or "correct it, or name another file"
         raise CheckpointError(
             f"--model: {source.location} cannot be imported ({first_line(error)}); {advice}"
         ) from error
@@ -82,15 +84,24 @@ def _path_advice(source: ModelSource) -> str:
     return f"for the file {path} write --model {path}:{source.attribute}" if path else ""
 
 
+def _package_advice(error: Exception) -> str:
+    """Return advice to install what a user's module imports, where that is missing; otherwise ""."""
+    package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if not package or package.startswith(_USERS):
+        return ""
+    return f"install the package that has {package}, such as pip install {package}, or take the import out"
+
+
 def factory_of(source: ModelSource) -> Callable[..., Any]:
     """Import the class (or function). Raises CheckpointError when there is none, and as `import_source`."""
     return _attribute(import_source(source), source)
 
 
-def build_from(source: ModelSource, factory: Callable[..., Any] | None = None) -> nn.Module:
+def build_from(source: ModelSource, factory: Callable[..., Any] | None = None, outputs: int | None = None) -> nn.Module:
     """Import the class (or function) unless it is given, and call it.
 
-    Raises CheckpointError with the signature when that fails.
+    outputs: of the model, where the weights show it. Raises CheckpointError with the signature, and the line to type,
+    when the call fails.
     """
     from torch import nn
 
@@ -98,7 +109,7 @@ def build_from(source: ModelSource, factory: Callable[..., Any] | None = None) -
     try:
         model = factory(*source.args, **source.kwargs)
     except Exception as error:  # a user's constructor can raise anything
-        signature, arguments = _signature(factory)
+        signature, arguments = _signature(factory, outputs)
         raise CheckpointError(
             f"--model: {source.attribute}{signature} cannot be built ({first_line(error)}); "
             f'give its arguments, such as --model "{source.location}:{source.attribute}({arguments})"'
@@ -128,24 +139,31 @@ def _attribute(module: ModuleType, source: ModelSource) -> Callable[..., Any]:
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    name = f"glyphpress_user_{path.stem}"
+    folder = path.resolve().parent
+    # A package of the folder's files without its own code, so that `from .layers import Block` is found too.
+    package = ModuleType(_USERS + re.sub(r"\W", "_", str(folder)))
+    package.__path__ = [str(folder)]
+    name = f"{package.__name__}.{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    sys.modules |= {package.__name__: package, name: module}
     try:
         # The user's file may import other files of its folder, as it can when Python runs it from there.
-        with users_modules(path.resolve().parent):
+        with users_modules(folder):
             spec.loader.exec_module(module)
     except BaseException:
-        del sys.modules[name]
+        del sys.modules[name], sys.modules[package.__name__]
         raise
     return module
 
 
-def _signature(factory: Callable[..., Any]) -> tuple[str, str]:
-    """Return a callable's signature, and the arguments that it requires (`num_classes=...`): all where none is."""
+def _signature(factory: Callable[..., Any], outputs: int | None) -> tuple[str, str]:
+    """Return a callable's signature, and the arguments that it requires (`width=...`): all where none is.
+
+    The one that seems to be the number of outputs gets that number.
+    """
     try:
         signature = inspect.signature(factory)
     except (TypeError, ValueError):
@@ -157,8 +175,10 @@ def _signature(factory: Callable[..., Any]) -> tuple[str, str]:
         if parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
-    arguments = ", ".join(f"{parameter.name}=..." for parameter in required or parameters)
-    return str(signature), arguments or "..."
+    columns = [parameter.name for parameter in required if _OUTPUTS.search(parameter.name)]
+    known = {columns[0]: outputs} if outputs and len(columns) == 1 else {}
+    names = [parameter.name for parameter in required or parameters]
+    return str(signature), ", ".join(f"{name}={known.get(name, '...')}" for name in names) or "..."
 
 
 def model_option(module: nn.Module, arguments: dict[str, Any]) -> str:

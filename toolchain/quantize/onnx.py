@@ -60,6 +60,8 @@ if TYPE_CHECKING:
 
 VIEWS = {"Flatten", "Identity", "MaxPool", "Pad", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 """Operators whose output has only values of their input, and zero."""
+_BIASED = ("Conv", "ConvTranspose", "Gemm", "InstanceNormalization", "LayerNormalization")
+"""Operators whose third input onnxruntime takes for a bias."""
 
 
 def static(artifact: Artifact, step: Quantize, ranges: Ranges | None, log: Path | None) -> bytes:
@@ -156,7 +158,7 @@ def separate_biases(model: ir.Model) -> bool:
     used: set[ir.Value] = set()
     changed = False
     for node in model.graph:
-        bias = node.inputs[2] if node.op_type in ("Conv", "ConvTranspose", "Gemm") and len(node.inputs) > 2 else None
+        bias = node.inputs[2] if node.op_type in _BIASED and len(node.inputs) > 2 else None
         if bias is None or not bias.is_initializer():
             continue
         if bias in used:

@@ -7,7 +7,9 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import partial
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from targets.errors import first_line
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _HEADS = ("num_heads", "n_heads", "heads", "nhead", "n_head")
+_MOST_PIXELS = 1 << 14
+"""More than a feature map of glyphs has."""
 _MAP_AXES = 4
 """Number of axes of a feature map: images, channels, rows, columns."""
 
@@ -55,8 +59,13 @@ class ChannelGraph:
             layers = [part for part in module.modules() if isinstance(part, (*_root_types(), nn.MultiheadAttention))]
             self._order = list(dict.fromkeys(run_order(module, layers, _sample())))
             self._heads = _heads(module, self._order)
-            self._dependencies = _untied_graph().build_dependency(module, example_inputs=_sample())
+            try:
+                self._dependencies = _untied_graph().build_dependency(module, example_inputs=_sample())
+            except TypeError as error:
+                # It adds up the channels of what a concatenation joins, and finds None.
+                raise ValueError("it joins outputs whose channels are not known, such as recurrent ones") from error
             _refuse_endless(self._dependencies)
+            _untie_contradictions(self._dependencies)
             roots = list(self._dependencies.get_all_groups(ignored_layers=[], root_module_types=_root_types()))
             described = [self._channels(root) for root in roots]
         position = {self._names[layer]: index for index, layer in enumerate(self._order)}
@@ -215,6 +224,59 @@ def _refuse_endless(dependencies: Any) -> None:
             # A transposed map holds tokens, whose channels are not split.
             if source.type == OPTYPE.ELEMENTWISE and "Transpose" not in source.name and "Permute" not in source.name:
                 pending.extend(source.inputs)
+
+
+def _untie_contradictions(dependencies: Any) -> None:
+    """Untie maps that are viewed again and again, as in self-attention over the positions of a map.
+
+    A view that keeps the channels counts as a flattening for torch-pruning, so each multiplies the indices again: three
+    of 324 positions would take hours and all memory. Layers that are tied through such a view then do not run with
+    fewer channels, which `_refusal` finds.
+    """
+    from torch_pruning.dependency.index_mapping import update_index_mapping
+    from torch_pruning.ops import OPTYPE
+
+    update_index_mapping(dependencies)
+    nodes = list(dependencies.module2node.values())
+    while reached := _contradicting(dependencies):
+        views = {id(node) for node in reached if node.type == OPTYPE.RESHAPE}
+        if not views:
+            raise ValueError("the sizes of its maps contradict each other")
+        for node in nodes:
+            node.dependencies = [dep for dep in node.dependencies if not {id(dep.source), id(dep.target)} & views]
+
+
+def _contradicting(dependencies: Any) -> list[Any]:
+    """Return the nodes that a layer's channels reach where the sizes of one channel cannot be; [] for no layer.
+
+    They cannot be two at one place, nor more than a map has pixels.
+    """
+    for module, node in dependencies.module2node.items():
+        if not isinstance(module, _root_types()):
+            continue
+        start = dependencies.get_pruner_of_module(module).prune_out_channels
+        # By node and what is cut of it: indices for each channel of the layer.
+        sizes, seen, pending = {(node, start): Fraction(1)}, {(node, start)}, [(node, start)]
+        while pending:
+            at = pending.pop()
+            for dep in at[0].dependencies:
+                if not dep.is_triggered_by(at[1]):
+                    continue
+                size, reached = sizes[at] * _growth(dep.index_mapping), (dep.target, dep.handler)
+                if sizes.setdefault(reached, size) != size or size > _MOST_PIXELS:
+                    return [reached_node for reached_node, _ in sizes]
+                if reached not in seen:
+                    seen.add(reached)
+                    pending.append(reached)
+    return []
+
+
+def _growth(mappings: Any) -> Fraction:
+    """Return by how much torch-pruning multiplies the number of indices on the way between two nodes."""
+    strides = [(mapping._stride, mapping.reverse) for mapping in mappings if hasattr(mapping, "_stride")]
+    return prod(
+        (Fraction(1, stride) if reverse else Fraction(stride) for stride, reverse in strides), start=Fraction(1)
+    )
 
 
 def _untied_graph() -> Any:
