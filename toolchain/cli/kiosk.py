@@ -44,8 +44,11 @@ def kiosk(*, run_dir: Path, port: int, host: str, save: Path | None, open_page: 
         if not _is_loopback(host):
             writes = " and fill the folder of --save" if save else ""
             console.say(f"warning: other machines can open this page, download the models{writes}")
+        models = command.kiosk_models(run_dir)
+        for note in models.notes:
+            console.say(f"warning: {note}")
         if as_json:
-            facts = {"url": address, "files": command.kiosk_models(run_dir).facts()}
+            facts = {"url": address, "files": models.facts()}
             console.emit("kiosk", facts | {"save": str(save) if save else None})
         else:
             console.tell(f"kiosk  {address}  (Ctrl-C ends it)")

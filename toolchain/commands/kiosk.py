@@ -46,11 +46,15 @@ _IMPORT_MAP = re.compile(r'<script type="importmap">(.*?)</script>', re.DOTALL)
 
 @dataclass(frozen=True)
 class KioskModels:
-    """The model files of a run folder. first: the names of the two files that the page shows at first."""
+    """The model files of a run folder. first: the names of the two files that the page shows at first.
+
+    notes: which file of the press is missing, and what is shown in its place, one line each.
+    """
 
     folder: Path
     names: tuple[str, ...]
     first: tuple[str, str]
+    notes: tuple[str, ...] = ()
 
     def facts(self) -> list[dict[str, Any]]:
         """Return what the page needs of every file, read anew; `problem` says why it cannot run a file."""
@@ -102,11 +106,19 @@ def kiosk_models(folder: Path) -> KioskModels:
         raise StageError(
             f"{folder} holds no .onnx or .tflite file; give the folder that `glyphpress press --out` wrote"
         )
-    rows = [row for row in Report.load(folder).rows if row.name in names] if (folder / MARK).is_file() else []
+    rows = Report.load(folder).rows if (folder / MARK).is_file() else ()
     floats = [row.name for row in rows if row.baseline] + [name for name in names if ".float." in name] + [names[0]]
-    winners = [row.name for row in rows if row.winner and row.name != floats[0]]
-    others = winners + [name for name in names if ".float." not in name and name != floats[0]] + [names[-1]]
-    return KioskModels(folder, names, (floats[0], others[0]))
+    first = next(name for name in floats if name in names)
+    winners = [row.name for row in rows if row.winner and row.name != first]
+    others = winners + [name for name in names if ".float." not in name and name != first] + [names[-1]]
+    shown = (first, next(name for name in others if name in names))
+    asked = zip((floats[0], others[0]), shown, ("float baseline", "file to ship"), strict=True)
+    notes = tuple(
+        f"{wanted}, the {role} of this press, is not in its folder; {name} is shown in its place"
+        for wanted, name, role in asked
+        if wanted != name
+    )
+    return KioskModels(folder, names, shown, notes)
 
 
 def served_files(models: KioskModels) -> dict[str, Path]:
@@ -153,7 +165,13 @@ class _Kiosk(Files):
             self.send_error(403, "this page answers to its own address alone")
         elif self.path == "/models.json":
             self._send_json(
-                200, {"models": self.models.facts(), "first": self.models.first, "save": self._save_facts()}
+                200,
+                {
+                    "models": self.models.facts(),
+                    "first": self.models.first,
+                    "notes": self.models.notes,
+                    "save": self._save_facts(),
+                },
             )
         elif self.path.startswith("/model/"):
             self._send_model(self.path.removeprefix("/model/"))
@@ -175,7 +193,8 @@ class _Kiosk(Files):
         except (GlyphpressError, OSError) as error:
             self._send_json(409, {"problem": str(error)})
         else:
-            self._send_json(200, {"file": kept.file, "new": kept.new, "count": self.glyphs.count()})
+            answer = {"file": kept.file, "new": kept.new, "instead": kept.instead, "count": self.glyphs.count()}
+            self._send_json(200, answer)
 
     def _refusal(self) -> tuple[int, str] | None:
         """Return status and reason why a POST is refused before its body is read; None if it is not."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -24,10 +25,14 @@ GLYPH_BYTES = SIDE * SIDE
 
 @dataclass(frozen=True)
 class KeptGlyph:
-    """A glyph in the folder. file: its path in it. new: whether it was not there before."""
+    """A glyph in the folder. file: its path in it. new: whether it was not there before, as this class.
+
+    instead: the class as which it was kept until now, empty where it was not kept.
+    """
 
     file: str
     new: bool
+    instead: str = ""
 
 
 @dataclass
@@ -44,8 +49,9 @@ class GlyphFolder:
     def keep(self, name: str, content: bytes) -> KeptGlyph:
         """Write a glyph, 784 bytes of an upright one with bright ink on black, as a picture of a class.
 
-        Its name is the digest of its pixels, so no picture is overwritten. Raises UsageProblem for another class or
-        other bytes, and StageError where the glyph is kept as another class or a link leads out of the folder.
+        Its name is the digest of its pixels, so no other picture is overwritten. What was kept as another class is a
+        slip: the last mark holds. Raises UsageProblem for another class or other bytes, and StageError where a link
+        leads out of the folder.
         """
         if name not in self.folders:
             raise UsageProblem(f"the model has no class '{name[:20]}'")
@@ -57,13 +63,17 @@ class GlyphFolder:
         file = f"{hashlib.sha256(content).hexdigest()[:24]}.png"
         with self._lock:
             place = self._place(self.folders[name])
-            for other, folder in self.folders.items():
-                if other != name and (place.parent / folder / file).is_file():
-                    raise StageError(f"this glyph is kept as '{other}' already; delete test/{folder}/{file} first")
-            kept = KeptGlyph(f"test/{place.name}/{file}", not (place / file).is_file())
+            others = {other: self._place(folder) / file for other, folder in self.folders.items() if other != name}
+            before = [other for other, path in others.items() if path.is_file()]
+            kept = KeptGlyph(f"test/{place.name}/{file}", not (place / file).is_file(), "".join(before[:1]))
             if kept.new:
                 with whole_file(place / file) as part:
                     Image.fromarray(glyph).save(part, "PNG")
+            for other in before:
+                others[other].unlink()
+                # Data refuses a folder without pictures, so an empty one goes; others hold more glyphs.
+                with suppress(OSError):
+                    others[other].parent.rmdir()
         return kept
 
     def count(self) -> int:

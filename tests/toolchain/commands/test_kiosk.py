@@ -26,6 +26,7 @@ from targets.browser import BrowserTarget
 from targets.browser.chromium import FLAGS, executable
 from tests.fixtures.digit_files import NAMES, digit_files
 from tests.fixtures.pen import HEIGHT, WIDTH, Written, written_words
+from tests.fixtures.reports import pressed_report
 from tests.fixtures.viewed_pages import FAULTS
 from toolchain.commands.kiosk import kiosk, kiosk_models
 from toolchain.core.errors import StageError
@@ -341,7 +342,9 @@ def test_what_is_marked_as_wrong_is_kept_and_read_wrong_again(
     page.draw(SEVEN)
     glyph, read = page.glyphs()[0].tobytes(), page.readings()[0]["text"]
     right, other = [name for name in "0123456789" if name not in {each["text"] for each in page.readings()}][:2]
-    for text, said in (("12", "you typed 2"), ("q", "no class q"), (read, "what the models read"), (right, "Kept: ")):
+    refused = [("12", "you typed 2"), ("q", "no class q"), (read, "what the models read")]
+    slip = [(read, f"Kept: {read} in place of {right}."), (right, f"Kept: {right} in place of {read}.")]
+    for text, said in (*refused, (right, f"Kept: {right}."), *slip):
         page.page.locator("#right").fill(text)
         page.page.keyboard.press("Enter")
         outcome.filter(has_text=said).wait_for()
@@ -469,6 +472,26 @@ def test_a_folder_without_models_and_a_port_in_use_are_one_line(
     assert not (tmp_path / "wrong").exists()
     with pytest.raises(StageError):
         kiosk_models(tmp_path)
+
+
+def test_a_file_to_ship_that_is_gone_is_told(
+    glyphpress: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def end(_server: ThreadingHTTPServer, poll_interval: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ThreadingHTTPServer, "serve_forever", end)
+    for name in ("float.onnx", "other.onnx"):
+        (tmp_path / name).touch()
+    pressed_report(3).save(tmp_path / "report.json")
+    models = kiosk_models(tmp_path)
+    assert models.first == ("float.onnx", "other.onnx")
+    assert models.notes == (
+        "int8.onnx, the file to ship of this press, is not in its folder; other.onnx is shown in its place",
+    )
+    assert f"warning: {models.notes[0]}" in glyphpress("kiosk", tmp_path, "--port", 0).err
+    (tmp_path / "other.onnx").rename(tmp_path / "int8.onnx")
+    assert kiosk_models(tmp_path).notes == ()
 
 
 def test_the_start_is_one_line_of_json_and_a_page_for_other_machines_is_warned_of(

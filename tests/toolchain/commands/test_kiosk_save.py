@@ -52,12 +52,27 @@ def test_a_glyph_is_kept_once_under_a_name_that_every_file_system_takes(tmp_path
     assert all(name.replace("_", "").isalnum() for name in folders)
     assert not folder.keep("A", first).new
     assert folder.count() == len(names)
-    with pytest.raises(StageError, match=r"kept as 'a' already; delete test/lower_a/"):
-        folder.keep("A", second)
     data = load(str(tmp_path / "kept"), "test")
     assert data.classes == names
     assert [data.images[list(data.labels).index(label)].tobytes() for label in (0, 1)] == [first, second]
     assert open_glyph_folder(tmp_path / "kept", names).count() == len(names)
+
+
+def test_a_slip_is_put_right_by_the_next_mark(tmp_path: Path) -> None:
+    glyph, folder = digits().images[0].tobytes(), open_glyph_folder(tmp_path / "kept", ("A", "a"))
+    folder.keep("A", glyph)
+    again = folder.keep("a", glyph)
+    assert (again.new, again.instead, folder.count()) == (True, "A", 1)
+    assert [path.parent.name for path in tmp_path.rglob("*.png")] == ["lower_a"]
+    assert not (tmp_path / "kept" / "test" / "upper_A").exists(), "data sets have no empty folders"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    own = next(tmp_path.rglob("*.png")).name
+    (elsewhere / own).write_bytes(b"mine")
+    (tmp_path / "kept" / "test" / "upper_A").symlink_to(elsewhere)
+    with pytest.raises(StageError, match="is a link"):
+        folder.keep("a", glyph)
+    assert (elsewhere / own).read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize(

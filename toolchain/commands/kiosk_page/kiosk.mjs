@@ -215,7 +215,8 @@ async function start() {
   }
   const asked = fetch("/models.json");
   warmUp();
-  const { models, first, save } = await (await asked).json();
+  const { models, first, notes, save } = await (await asked).json();
+  for (const note of notes) complain(`${note}.`);
   state.models = models;
   state.gpu = await adapter();
   document.querySelector("#gpu").hidden = !state.gpu || state.gpu.software;

@@ -21,7 +21,8 @@ export class Marks {
   // read, { classes, characters: [{ pixels, read, alone }] }, or null where nothing was; `read` and `alone` are what
   // each model read, in its word and without it.
   constructor(form, save, written) {
-    Object.assign(this, { save, written, marked: 0 });
+    // sent: the pixels of what is kept since the page was opened, so that a slip can be put right.
+    Object.assign(this, { save, written, marked: 0, sent: new Set() });
     this.input = form.querySelector("input");
     this.outcome = form.querySelector("output");
     this.place = form.querySelector("p");
@@ -59,19 +60,31 @@ export class Marks {
     if (unknown.length) return this.say(`The models have no class ${unknown.join(", ")}.`);
     const wrong = asked
       .map(({ pixels, read: texts, alone }, at) => ({ pixels, texts: [...texts, ...alone], name: names[at] }))
-      .filter(({ texts, name }) => texts.some((each) => each !== name));
+      .filter(({ pixels, texts, name }) => texts.some((each) => each !== name) || this.sent.has(String(pixels)));
     if (!wrong.length) return this.say("That is what the models read.");
+    if (this.save) return this.keepAll(wrong);
+    this.marked += wrong.length;
+    this.input.value = "";
+    return this.say(`Marked as wrong (${this.marked} so far): ${wrong.map(({ name }) => name).join(", ")}.`);
+  }
+
+  async keepAll(wrong) {
+    const kept = [];
     try {
-      for (const { pixels, name } of this.save ? wrong : []) await this.keep(pixels, name);
+      for (const { pixels, name } of wrong) {
+        const instead = await this.keep(pixels, name);
+        kept.push(instead ? `${name} in place of ${instead}` : name);
+        this.sent.add(String(pixels));
+      }
     } catch (error) {
-      return this.say(error.message);
+      return this.say(kept.length ? `${error.message} Kept before that: ${kept.join(", ")}.` : error.message);
     }
     this.marked += wrong.length;
     this.input.value = "";
-    const kept = this.save ? "Kept" : `Marked as wrong (${this.marked} so far)`;
-    return this.say(`${kept}: ${wrong.map(({ name }) => name).join(", ")}.`);
+    return this.say(`Kept: ${kept.join(", ")}.`);
   }
 
+  // Returns the class as which the glyph was kept until now, or an empty text.
   async keep(pixels, name) {
     const answer = await fetch(`/glyph?class=${encodeURIComponent(name)}`, {
       method: "POST",
@@ -81,8 +94,9 @@ export class Marks {
     if (answer.status !== 200 && answer.status !== 409) {
       throw new Error(`The server refused it (${answer.status}); reload the page.`);
     }
-    const { count: kept, problem } = await answer.json();
+    const { count: kept, instead, problem } = await answer.json();
     if (problem) throw new Error(problem);
     this.showPlace(kept);
+    return instead;
   }
 }
