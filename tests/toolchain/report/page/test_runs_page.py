@@ -27,11 +27,14 @@ OVERLAPPING = """() => {
 }"""
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, 1150, 1280])
 def test_marks_stand_beside_their_figures_and_cover_nothing(width: int, tmp_path: Path, viewer: Viewer) -> None:
     first = pressed_report(3)
     other = replace(
-        first, machine=first.machine | {"cpu": "Cortex-A72"}, dataset=replace(first.dataset, sha256="c" * 64)
+        first,
+        machine=first.machine | {"cpu": "Cortex-A72"},
+        dataset=replace(first.dataset, sha256="c" * 64),
+        checkpoint=replace(first.checkpoint, sha256="d" * 64, model="Other"),
     )
     path = tmp_path / "compare.html"
     path.write_text(runs_html([Run("monday", first), Run("a/long folder/of tuesday", other)]), encoding="utf-8")
