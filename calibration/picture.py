@@ -47,8 +47,12 @@ def open_picture(
         raise CorruptData(f"{path}: {error}") from error
     except UnidentifiedImageError as error:
         raise CorruptData(f"{path} is not a readable picture; remove it or save it as PNG") from error
+    except Image.DecompressionBombError as error:
+        # Pillow refuses it before its size can be asked.
+        most = 2 * (Image.MAX_IMAGE_PIXELS or MOST_PIXELS)
+        raise CorruptData(f"{path}: more than {most:,} pixels are {too_large}") from error
     # Pillow's decoders raise these for truncated, hostile and malformed files.
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise CorruptData(f"{path} is a damaged picture ({error}); remove it or save it again") from error
 
 

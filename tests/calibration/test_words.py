@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from itertools import pairwise
 from pathlib import Path
 
@@ -191,6 +192,11 @@ def _bad(folder: Path, kind: str) -> Path:
         path.write_bytes(path.read_bytes()[:300])
     elif kind == "40 megapixels":
         Image.new("1", (8000, 5000), 1).save(path)
+    elif kind == "400 megapixels":
+        Image.new("1", (8000, 5000), 1).save(path)
+        content = path.read_bytes()
+        header = content[12:16] + (20_000).to_bytes(4, "big") * 2 + content[24:29]
+        path.write_bytes(content[:12] + header + zlib.crc32(header).to_bytes(4, "big") + content[33:])
     elif kind == "animated":
         whole.save(path, save_all=True, append_images=[drawn(["LE"])])
     elif kind == "pages":
@@ -206,6 +212,7 @@ def _bad(folder: Path, kind: str) -> Path:
     [
         ("cut", "damaged picture"),
         ("40 megapixels", "8,000 x 5,000 pixels are too many, at most 16,777,216 are read; scan the page at 300 dpi"),
+        ("400 megapixels", "more than 178,956,970 pixels are too many, at most 16,777,216 are read; scan the page"),
         ("animated", "2 frames or pages; save the one to read"),
         ("pages", "2 frames or pages"),
         ("PDF", "pdftoppm -r 300"),

@@ -57,8 +57,12 @@ def write(text: str, *, newline: bool = True) -> None:
 
 def say(text: str) -> None:
     """Print a line of progress or advice on stderr, above the bars if there are any; not with -q."""
-    if quiet():
-        return
+    if not quiet():
+        warn(text)
+
+
+def warn(text: str) -> None:
+    """Print on stderr what makes results doubtful, above the bars if there are any; -q does not hide it."""
     if _bars and _bars[-1].shown:
         _bars[-1].print(one_line(text))
     else:

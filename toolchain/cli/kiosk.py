@@ -42,11 +42,11 @@ def kiosk(*, run_dir: Path, port: int, host: str, save: Path | None, open_page: 
     with command.kiosk(run_dir, host=host, port=port, save=save) as server:
         address = f"http://{host}:{server.server_port}/"
         if not _is_loopback(host):
-            writes = " and fill the folder of --save" if save else ""
-            console.say(f"warning: other machines can open this page, download the models{writes}")
+            writes = ", fill the folder of --save" if save else ""
+            console.warn(f"warning: other machines can open this page{writes} and download the models")
         models = command.kiosk_models(run_dir)
         for note in models.notes:
-            console.say(f"warning: {note}")
+            console.warn(f"warning: {note}")
         if as_json:
             facts = {"url": address, "files": models.facts()}
             console.emit("kiosk", facts | {"save": str(save) if save else None})

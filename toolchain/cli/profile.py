@@ -149,7 +149,7 @@ class OutputFiles:
         if self.output:
             refuse_unfit(self.output, ".npz", force=force)
         if self.report:
-            refuse_folder(self.report, force=force)
+            refuse_folder(self.report, force=force, kind="profile")
 
     def write(self, measured: Measurements, request: ProfileRequest, context: RunContext) -> None:
         """Write the files."""

@@ -98,7 +98,7 @@ def _show(readings: Readings) -> None:
         for line in reading.text.split("\n"):
             console.tell(f"{name}{line}")
         for note in reading.notes:
-            console.say(note)
+            console.warn(note)
 
 
 def _overlays(pictures: tuple[Path, ...], output: Path | None, out: Path | None, *, force: bool) -> list[Path]:

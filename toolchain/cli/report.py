@@ -81,7 +81,9 @@ def report(
 
         refuse_unfit(output, ".html", force=context.force)
     page = output or (_page(paths) if opened else None)
-    if len(paths) == 1:
+    if profiles := [path for path in paths if _is_profile(path)]:
+        _profiles(paths, profiles, output, as_markdown=as_markdown, as_json=as_json)
+    elif len(paths) == 1:
         _press(paths[0], output, as_markdown=as_markdown, as_json=as_json, force=context.force)
     else:
         _runs(paths, output, as_markdown=as_markdown, as_json=as_json, force=context.force)
@@ -117,19 +119,36 @@ def _runs(paths: Sequence[Path], output: Path | None, *, as_markdown: bool, as_j
         console.show(runs_table(runs).text(width=console.width(), colour=not console.plain()))
 
 
-def _press(folder: Path, output: Path | None, *, as_markdown: bool, as_json: bool, force: bool) -> None:
+def _is_profile(folder: Path) -> bool:
     from targets.host.text import result_kind
     from toolchain.core.files import MARK
+
+    return result_kind(folder / MARK) == "profile"
+
+
+def _profiles(
+    paths: Sequence[Path], profiles: Sequence[Path], output: Path | None, *, as_markdown: bool, as_json: bool
+) -> None:
+    """Print the timings in folders of profiles; raises UsageProblem where presses are among them or a page is asked."""
+    from toolchain.core.errors import UsageProblem
+
+    if len(profiles) < len(paths):
+        raise UsageProblem(f"{profiles[0]} is the folder of a profile; give folders of presses, or only of profiles")
+    if output:
+        raise UsageProblem(
+            f"{profiles[0]} is the folder of a profile, whose page is its report.html; leave --output out"
+        )
+    _timings([folder / "timings.npz" for folder in profiles], as_markdown=as_markdown, as_json=as_json)
+
+
+def _press(folder: Path, output: Path | None, *, as_markdown: bool, as_json: bool, force: bool) -> None:
     from toolchain.core.json_codec import to_json
     from toolchain.report.press_report import report_markdown, show_report
     from toolchain.report.report import Report, changed_files
 
-    if result_kind(folder / MARK) == "profile" and not output:
-        _timings((folder / "timings.npz",), as_markdown=as_markdown, as_json=as_json)
-        return
     stored = Report.load(folder)
     for line in changed_files(stored, folder if folder.is_dir() else folder.parent):
-        console.say(f"warning: {line}")
+        console.warn(f"warning: {line}")
     if output:
         _write_page(stored, folder, output, force=force)
     if as_json:
@@ -151,7 +170,7 @@ def _write_page(stored: Report, folder: Path, output: Path, *, force: bool) -> N
     write_whole(output, page, force=force)
 
 
-def _timings(paths: tuple[Path, ...], *, as_markdown: bool, as_json: bool) -> None:
+def _timings(paths: Sequence[Path], *, as_markdown: bool, as_json: bool) -> None:
     from toolchain.evaluation.timings import load_timings
     from toolchain.report.timings import history_dict, history_table
 

@@ -123,7 +123,7 @@ def write_report(
     """
     breakdowns = operator_times(request, context) if operators else ()
     figures = {"schema": "glyphpress/profile/1"} | measured.to_dict()
-    with whole_folder(out, force=context.force) as folder:
+    with whole_folder(out, force=context.force, kind="profile") as folder:
         (folder / MARK).write_text(json_text(figures, indent=1) + "\n", encoding="utf-8")
         if any(file.timings for file in measured.files):
             measured.save_samples(folder / "timings.npz")

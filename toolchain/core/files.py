@@ -10,15 +10,18 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from calibration import atomic_files
 from targets.host.cache import temporary
-from targets.host.text import instead_of
+from targets.host.text import instead_of, result_kind
 from toolchain.core.errors import EvidenceError, StageError, UsageProblem
 from toolchain.core.interrupt import held
 
 MARK = "report.json"
+_COMMANDS = {"report": "press"}
+"""The command of a kind of report, where it has another name."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -153,7 +156,7 @@ def write_whole(path: Path, text: str, *, force: bool = False) -> None:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def refuse_folder(path: Path, *, force: bool) -> None:
+def refuse_folder(path: Path, *, force: bool, kind: str = "report") -> None:
     """Raise UsageProblem where `whole_folder` would not take `path`; call it before long work, as `refuse_existing`."""
     with _refusing_unwritable(path):
         target = _behind(path)
@@ -163,6 +166,12 @@ def refuse_folder(path: Path, *, force: bool) -> None:
         raise UsageProblem(
             f"{path} is already there and holds no {MARK} of an earlier press, so that not even --force replaces it; "
             "give another name"
+        )
+    if force and occupied and not _replaceable(target, kind):
+        found = result_kind(target / MARK)
+        raise UsageProblem(
+            f"{path} holds the results of another command, `glyphpress {_COMMANDS.get(found, found)}`, so that not "
+            "even --force replaces it; give another name"
         )
     _refuse_taken(path, force=force or not occupied)
     _refuse_mounted(target)
@@ -177,14 +186,14 @@ def _behind(path: Path) -> Path:
 
 
 @contextmanager
-def whole_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
+def whole_folder(path: Path, *, force: bool = False, kind: str = "report") -> Iterator[Path]:
     """Yield a temporary folder beside `path` that takes its name when the block ends without an error.
 
-    `force` replaces only a folder that is empty or that holds the report of a press, never other files. Raises
-    StageError, and says where the finished folder is, when something else got the name meanwhile.
+    `force` replaces only a folder that is empty or that holds a report of the same `kind` (`result_kind`), never other
+    files. Raises StageError, and says where the finished folder is, when something else got the name meanwhile.
     """
     target = _behind(path)
-    refuse_folder(path, force=force)
+    refuse_folder(path, force=force, kind=kind)
     with _room_beside(target) as room:
         part = room / "new" / target.name
         part.mkdir(parents=True)
@@ -194,7 +203,7 @@ def whole_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
         yield part
         try:
             with held():
-                atomic_files.place_folder(part, target, replaceable=_ours if force else None)
+                atomic_files.place_folder(part, target, replaceable=partial(_replaceable, kind=kind) if force else None)
         except FileExistsError as error:
             raise _taken(part, target) from error
 
@@ -225,6 +234,11 @@ def require_room(bytes_needed: int) -> None:
 
 def _ours(folder: Path) -> bool:
     return (folder / MARK).is_file()
+
+
+def _replaceable(folder: Path, kind: str) -> bool:
+    # A report that cannot be told any more, such as one that was cut off, may be made again.
+    return _ours(folder) and result_kind(folder / MARK) in ("", kind)
 
 
 def _taken(part: Path, path: Path) -> StageError:

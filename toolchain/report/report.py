@@ -196,16 +196,21 @@ class Failure:
 
 
 def changed_files(report: Report, folder: Path) -> list[str]:
-    """Return a line for each file in the folder of a press that is no longer the one that the report is about."""
-    lines = []
-    for row in report.rows:
-        file = folder / row.name
-        if file.parent == folder and file.is_file() and (digest := file_sha256(file)) != row.sha256:
-            lines.append(
-                f"{row.name} was changed after the press (sha256 {digest[:12]}…, not {row.sha256[:12]}…), so this "
-                "report is not about it; press again"
-            )
-    return lines
+    """Return a line for each file in the folder of a press that is no longer the one that the report is about.
+
+    A folder without any of its files, such as one to which the report alone was copied, has none.
+    """
+    files = {row.name: folder / row.name for row in report.rows}
+    files = {name: file for name, file in files.items() if file.parent == folder}
+    there = {name for name, file in files.items() if file.is_file()}
+    lines = [
+        f"{row.name} was changed after the press (sha256 {digest[:12]}…, not {row.sha256[:12]}…), so this report is "
+        "not about it; press again"
+        for row in report.rows
+        if row.name in there and (digest := file_sha256(files[row.name])) != row.sha256
+    ]
+    gone = [name for name in files if there and name not in there]
+    return lines + [f"{name} is no longer in {folder}; press again, or look for where it was moved" for name in gone]
 
 
 def _shown_above(instructions_ratio: float | None, interval: tuple[float, float] | None) -> bool:

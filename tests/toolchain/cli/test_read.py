@@ -104,7 +104,7 @@ def test_a_page_on_its_head_is_told_and_can_be_turned(
     folder: Path, floats: dict[Format, Artifact], glyphpress: Run
 ) -> None:
     artifact = ("--artifact", floats["onnx"].path)
-    done = glyphpress("read", folder / "turned.png", *artifact)
+    done = glyphpress("read", folder / "turned.png", *artifact, "-q")
     assert done.code == 0
     assert f"if it lies upside down: `glyphpress read {folder}/turned.png --rotate 180`" in done.err
     turned = glyphpress("read", folder / "turned.png", *artifact, "--rotate", 180)

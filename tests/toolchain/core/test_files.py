@@ -118,6 +118,28 @@ def test_kill_between_any_two_operations(
     assert operation > 6
 
 
+@pytest.mark.parametrize(
+    ("there", "kind", "command"), [("report", "profile", "press"), ("profile", "report", "profile")]
+)
+def test_force_replaces_no_folder_of_another_command(there: str, kind: str, command: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / MARK).write_text(f'{{"schema": "glyphpress/{there}/1"}}')
+    (out / "int8.onnx").write_text("the model that ships")
+    before = seen(out)
+    with (
+        pytest.raises(
+            UsageProblem, match=f"results of another command, `glyphpress {command}`, so that not even --force"
+        ),
+        whole_folder(out, force=True, kind=kind),
+    ):
+        raise AssertionError
+    assert seen(out) == before
+    with whole_folder(out, force=True, kind=there) as part:
+        (part / MARK).write_text("new")
+    assert seen(out) == {MARK: "new"}
+
+
 def slow(path: Path, meanwhile: Callable[[], None], *, force: bool = False) -> None:
     """Make a folder while something else happens."""
     with whole_folder(path, force=force) as part:

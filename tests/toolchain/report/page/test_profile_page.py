@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from targets.metadata import save_sidecar
 from tests.fixtures.pages import check_page
+from tests.fixtures.reports import pressed_report
 from tests.fixtures.small_models import artifact, conv_net
 from tests.fixtures.viewed_pages import Viewer
 from toolchain.report.page.viewer import PAGE
@@ -42,6 +44,15 @@ def test_a_profile_is_a_page_with_table_samples_and_operators(
     again = glyphpress("report", out)
     assert again.code == 0, again.err
     assert "c&d.onnx" in again.out
+    shutil.copytree(out, tmp_path / "later")
+    compared = glyphpress("report", out, tmp_path / "later")
+    assert compared.code == 0, compared.err
+    assert compared.out.count("c&d.onnx") == 2
+    pressed_report(2).save(tmp_path / "press" / "report.json")
+    for words, said in ((("-o", tmp_path / "p.html"), "its report.html"), ((tmp_path / "press",), "only of profiles")):
+        mixed = glyphpress("report", out, *words)
+        assert (mixed.code, mixed.out) == (2, "")
+        assert said in mixed.err
     refused = glyphpress("profile", files[0], "--report", out)
     assert refused.code == 2
     assert "--force" in refused.err

@@ -54,12 +54,24 @@ def test_where_there_is_no_browser_the_advice_says_what_to_do(
 
 def test_files_that_changed_after_the_press_are_named_first(glyphpress: Program, folder: Path, tmp_path: Path) -> None:
     (folder / "int8.onnx").write_bytes(b"another model")
-    done = glyphpress("report", folder, "-o", tmp_path / "page.html")
+    done = glyphpress("report", folder, "-o", tmp_path / "page.html", "-q")
     assert done.code == 0, done.err
-    assert "warning: int8.onnx was changed after the press (sha256 " in done.err
+    assert "warning: int8.onnx was changed after the press (sha256 " in done.err, "-q hides progress, not this"
     page = check_page((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert "Not of these files int8.onnx was changed after the press" in page.text
     assert "Ready to ship" not in page.text
+
+
+def test_a_file_that_was_removed_after_the_press_is_named_unless_all_were(
+    glyphpress: Program, folder: Path, tmp_path: Path
+) -> None:
+    assert glyphpress("report", folder).err == ""
+    (folder / "float.onnx").write_bytes(b"a model")
+    done = glyphpress("report", folder, "-o", tmp_path / "page.html")
+    assert done.code == 0, done.err
+    assert f"warning: int8.onnx is no longer in {folder}; press again, or look for where it was moved" in done.err
+    page = check_page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert f"int8.onnx is no longer in {folder}" in page.text
 
 
 def test_timings_have_no_page(glyphpress: Program, folder: Path) -> None:
