@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,50 +123,35 @@ def load(
     PackageMissing without torch.
     """
     path = _locate(path_or_name)
+    with _called(path_or_name, path):
+        reference_name = model if model in models.names() else None
+        source = parse_source(model) if model and not reference_name else None
+        request = _Request(path, source, reference_name, classes, preprocess, trust_pickle, weights, chosen)
+        kind = kind_of(path)
+        kind_name = KIND_NAMES[kind]
+        if weights is not None and kind not in ("state", "safetensors"):
+            raise UsageProblem(f"--weights {weights}: {path} is one whole model ({kind_name}); leave --weights out")
+        opened = _OPENERS.get(kind, _refuse_artifact)
+        if opened is not _refuse_artifact:
+            require("torch")
+        with translated(
+            lambda reason: CheckpointError(f"{path} is a damaged {kind_name} ({reason}); save or copy it again")
+        ):
+            loaded = opened(request)
+        digest = _digest(path, kind)
+        every = [replace(each, checkpoint_sha256=digest) for each in (loaded.model, *loaded.otherwise)]
+        return replace(loaded, model=every[0], otherwise=tuple(every[1:]))
+
+
+@contextmanager
+def _called(path_or_name: str, path: Path) -> Iterator[None]:
+    """Let errors speak of a model that ships by its name, not by its file in the package."""
     try:
-        return _loaded(
-            path,
-            model=model,
-            classes=classes,
-            preprocess=preprocess,
-            trust_pickle=trust_pickle,
-            weights=weights,
-            chosen=chosen,
-        )
+        yield
     except GlyphpressError as error:
         if path_or_name in models.names():
-            # A model that ships is known by its name, not by its file in the package.
             error.args = (str(error).replace(str(path), path_or_name),)
         raise
-
-
-def _loaded(
-    path: Path,
-    *,
-    model: str | None,
-    classes: tuple[str, ...],
-    preprocess: Preprocess | None,
-    trust_pickle: bool,
-    weights: str | None,
-    chosen: bool,
-) -> Loaded:
-    reference_name = model if model in models.names() else None
-    source = parse_source(model) if model and not reference_name else None
-    request = _Request(path, source, reference_name, classes, preprocess, trust_pickle, weights, chosen)
-    kind = kind_of(path)
-    if weights is not None and kind not in ("state", "safetensors"):
-        raise UsageProblem(f"--weights {weights}: {path} is one whole model ({KIND_NAMES[kind]}); leave --weights out")
-    kind_name = KIND_NAMES[kind]
-    opened = _OPENERS.get(kind, _refuse_artifact)
-    if opened is not _refuse_artifact:
-        require("torch")
-    with translated(
-        lambda reason: CheckpointError(f"{path} is a damaged {kind_name} ({reason}); save or copy it again")
-    ):
-        loaded = opened(request)
-    digest = _digest(path, kind)
-    every = [replace(each, checkpoint_sha256=digest) for each in (loaded.model, *loaded.otherwise)]
-    return replace(loaded, model=every[0], otherwise=tuple(every[1:]))
 
 
 def _locate(path_or_name: str) -> Path:
