@@ -226,7 +226,7 @@ def test_row42_the_number_of_outputs_is_the_files(tmp_path: Path) -> None:
 
 
 def test_row42_a_missing_argument_is_named(saved: Path, tmp_path: Path) -> None:
-    assert 'net.py:make(classes=...)"' in refusal(saved, model=f"{tmp_path}/net.py:make")
+    assert 'net.py:make(classes=10)"' in refusal(saved, model=f"{tmp_path}/net.py:make")
 
 
 def test_row42_a_quantized_state_is_inspected(tmp_path: Path) -> None:
