@@ -15,7 +15,7 @@ from tests.fixtures.hostile_report import hostile_press
 from tests.fixtures.judgements import gathered
 from tests.fixtures.reports import pressed_report
 from tests.fixtures.timings import flat_timings
-from tests.fixtures.viewed_pages import Scheme, Viewer
+from tests.fixtures.viewed_pages import FAULTS, Scheme, Viewer
 from toolchain.evaluation.compare import comparison
 from toolchain.report.page.press_page import PressDetails, press_html
 from toolchain.report.pull_request import flips
@@ -41,6 +41,17 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_is_wrong_at_a_glance(width: int, scheme: Scheme, page_file: Path, viewer: Viewer) -> None:
     assert viewer.faults(page_file, width=width, scheme=scheme) == []
+
+
+def test_paper_is_white_where_the_screen_is_dark(page_file: Path, viewer: Viewer) -> None:
+    def look(page: Any) -> tuple[list[str], str]:
+        page.emulate_media(media="print", color_scheme="dark")
+        ground = page.locator(".ruling").evaluate("(box) => getComputedStyle(box).backgroundColor")
+        return page.evaluate(FAULTS), ground
+
+    (faults, ground), _ = viewer.view(page_file, look, width=794, scheme="dark")
+    assert faults == []
+    assert min(int(part) for part in ground.removeprefix("rgb(").rstrip(")").split(",")) > 220, ground
 
 
 @pytest.mark.parametrize("width", [320, 1000])
