@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +34,7 @@ from toolchain.checkpoint.onnx_normal import normalise
 from toolchain.checkpoint.preprocess_search import SEARCH_IMAGES, PreprocessFinding, options_of, search
 from toolchain.checkpoint.source import ModelSource, parse_source
 from toolchain.checkpoint.state import class_name, fit_state, modules_in, preferred, tensors_in
-from toolchain.core.errors import CheckpointError, GlyphpressError, OptionNeeded, PreprocessUnknown, UsageProblem
+from toolchain.core.errors import CheckpointError, OptionNeeded, PreprocessUnknown, UsageProblem
 from toolchain.core.packages import require
 from toolchain.formats import catalog
 from toolchain.formats.onnx.estimators import estimator_in
@@ -123,7 +122,7 @@ def load(
     PackageMissing without torch.
     """
     path = _locate(path_or_name)
-    with _called(path_or_name, path):
+    with models.called_by_name(path_or_name, path):
         reference_name = model if model in models.names() else None
         source = parse_source(model) if model and not reference_name else None
         request = _Request(path, source, reference_name, classes, preprocess, trust_pickle, weights, chosen)
@@ -141,17 +140,6 @@ def load(
         digest = _digest(path, kind)
         every = [replace(each, checkpoint_sha256=digest) for each in (loaded.model, *loaded.otherwise)]
         return replace(loaded, model=every[0], otherwise=tuple(every[1:]))
-
-
-@contextmanager
-def _called(path_or_name: str, path: Path) -> Iterator[None]:
-    """Let errors speak of a model that ships by its name, not by its file in the package."""
-    try:
-        yield
-    except GlyphpressError as error:
-        if path_or_name in models.names():
-            error.args = (str(error).replace(str(path), path_or_name),)
-        raise
 
 
 def _locate(path_or_name: str) -> Path:

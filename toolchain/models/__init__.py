@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from targets.errors import nearest
-from toolchain.core.errors import UsageProblem
+from toolchain.core.errors import GlyphpressError, UsageProblem
 
 if TYPE_CHECKING:
     from torch import nn
@@ -100,6 +102,17 @@ def reference_of(module: nn.Module) -> tuple[str, dict[str, Any]] | None:
 def is_ours(module: nn.Module) -> bool:
     """Return whether a module is one of the reference architectures."""
     return f"{type(module).__module__}:{type(module).__name__}" in MODELS.values()
+
+
+@contextmanager
+def called_by_name(name: str, path: Path) -> Iterator[None]:
+    """Let the errors of the block call a model that ships by its name, not by its file in the package."""
+    try:
+        yield
+    except GlyphpressError as error:
+        if name in MODELS:
+            error.args = (str(error).replace(str(path), name),)
+        raise
 
 
 def shipped_weights(name: str) -> Path | None:

@@ -220,7 +220,7 @@ def test_costs_of_what_is_no_misreading_are_refused(costs: dict[str, float], mes
 
 @pytest.mark.parametrize("key", ["1-7", "17", "->7", "1->", "1=>7"])
 def test_a_malformed_misreading_is_refused_with_the_policy(key: str) -> None:
-    with pytest.raises(PolicyError, match=f"'{key}': write a misreading as \"truth->answer\", such as"):
+    with pytest.raises(PolicyError, match=f'"{key}": write a misreading as "truth->answer", such as'):
         policy_from({"cost": {"max": "1pp", "costs": {key: 2}}})
 
 
