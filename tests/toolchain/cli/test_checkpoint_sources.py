@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,44 @@ def test_every_property_of_a_checkpoint_is_that_of_one() -> None:
     assert seen["orientation"] == {"upright", "transpose"}
     columns = {"builtin": 10, "byclass": 62, "balanced": 47, "letters": 26, "byclass[0-9A-Z]": 36, "byclass[A-Z]": 26}
     assert {shape.outputs(columns[shape.data]) for shape in SHAPES} == {62, 47, 37, 36, 27, 26, 10}
+
+
+ROOT = Path(__file__).parents[3]
+ROWS: dict[str, Callable[[Shape], bool] | str] = {
+    "a state_dict": lambda shape: shape.file in ("state_dict", "beside optimizer, epoch and class names"),
+    "one with a configuration": lambda shape: "arguments of" in FILES[shape.file].said,
+    "one with the names of its classes": lambda shape: shape.file == "beside optimizer, epoch and class names",
+    "one with prefixes": lambda shape: shape.file in ("DataParallel", "compiled"),
+    "raw and averaged weights": lambda shape: shape.file == "EMA",
+    "`.safetensors`": "checkpoint/test_load.py::test_safetensors_says_its_classes_and_preprocess_itself",
+    "a whole pickled model": "checkpoint/test_load.py::test_a_whole_pickled_model_is_read_only_when_trusted",
+    "TorchScript": "checkpoint/test_load.py::test_torchscript_comes_back_as_layers",
+    "a float `.onnx`": "checkpoint/test_onnx.py::test_any_float_classifier_becomes_one_form_with_the_same_answers",
+    "a forest": "cli/test_estimator_options.py::test_the_tutorial_s_hypothesis_is_accepted_for_the_svc_and_rejected",
+    "one of our names": "models/test_every_model.py::test_every_model_trains_two_steps_is_pressed_and_is_judged",
+    "answers logits, log-prob": lambda shape: shape.end in ("logits", "log-softmax", "softmax"),
+    "answers several outputs": lambda shape: shape.end == "tuple",
+    "answers logits and what": lambda shape: shape.end == "two equal outputs",
+    "has 62, 47, 36, 26 or 10 columns": lambda shape: not shape.blank,
+    "has a column more": lambda shape: shape.blank,
+    "knows some classes": "cli/test_chosen_classes.py::test_row17_press_of_fewer_columns_than_the_data_has_classes",
+    "takes 1x28x28": lambda shape: shape.form == "image",
+    "takes 784 values": lambda shape: shape.form != "image",
+    "wants its images turned": lambda shape: shape.orientation != "upright" and not shape.says,
+    "has weights in float16": lambda shape: shape.dtype != "float32",
+}
+"""Beginnings of the rows of docs/sources.md: which shapes are one, or the test of it."""
+
+
+def test_every_row_of_the_table_is_tested() -> None:
+    page = (ROOT / "docs" / "sources.md").read_text(encoding="utf-8").partition("# Checkpoints as you have them")[2]
+    cells = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")]
+    rows = [cell for cell in cells if cell not in ("---", "checkpoint", "the model")]
+    assert len(rows) == len(ROWS)
+    for row, (start, what) in zip(rows, ROWS.items(), strict=True):
+        assert row.startswith(start)
+        if isinstance(what, str):
+            file, _, test = what.partition("::")
+            assert f"def {test}" in (ROOT / "tests" / "toolchain" / file).read_text(encoding="utf-8")
+        else:
+            assert any(map(what, SHAPES)), row

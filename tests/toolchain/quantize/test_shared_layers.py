@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from calibration.dataset import Dataset
@@ -15,6 +16,7 @@ from tests.fixtures.lazy import functional, nn, torch
 from toolchain.checkpoint.float_model import TorchModel
 from toolchain.export import export
 from toolchain.quantize import quantize
+from toolchain.quantize.onnx import separate_biases
 from toolchain.recipe import Quantize
 
 
@@ -63,3 +65,21 @@ def test_layers_that_are_used_again_are_quantized(build: Any, kind: Format, digi
     assert made.fidelity is not None
     assert made.fidelity.sqnr_db is not None
     assert made.fidelity.sqnr_db > 25
+
+
+def test_norms_that_share_a_bias_get_one_each() -> None:
+    """Onnxruntime would copy it under a name that another value may have: no transformer of zero biases was made."""
+    import onnx_ir as ir
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = [
+        helper.make_node("LayerNormalization", [source, "scale", "bias"], [target])
+        for source, target in (("image", "bias_2"), ("bias_2", "logits"))
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 8]) for name in ("image", "logits")]
+    constants = [numpy_helper.from_array(np.ones(8, np.float32), name) for name in ("scale", "bias")]
+    graph = helper.make_graph(nodes, "norms", ends[:1], ends[1:], constants)
+    model = ir.from_proto(helper.make_model(graph))
+    assert separate_biases(model)
+    names = [node.inputs[2].name for node in model.graph]
+    assert len({*names, "bias_2", "image", "logits"}) == 5

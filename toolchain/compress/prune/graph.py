@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _HEADS = ("num_heads", "n_heads", "heads", "nhead", "n_head")
-_MOST_PIXELS = 1 << 14
-"""More than a feature map of glyphs has."""
 _MAP_AXES = 4
 """Number of axes of a feature map: images, channels, rows, columns."""
 
@@ -249,8 +247,10 @@ def _untie_contradictions(dependencies: Any) -> None:
 def _contradicting(dependencies: Any) -> list[Any]:
     """Return the nodes that a layer's channels reach where the sizes of one channel cannot be; [] for no layer.
 
-    They cannot be two at one place, nor more than a map has pixels.
+    They cannot be two at one place, nor larger than one flattening makes them, since a map is flattened once.
     """
+    every = [dep for node in dependencies.module2node.values() for dep in node.dependencies]
+    largest = max((_growth(dep.index_mapping) for dep in every), default=Fraction(1))
     for module, node in dependencies.module2node.items():
         if not isinstance(module, _root_types()):
             continue
@@ -263,7 +263,7 @@ def _contradicting(dependencies: Any) -> list[Any]:
                 if not dep.is_triggered_by(at[1]):
                     continue
                 size, reached = sizes[at] * _growth(dep.index_mapping), (dep.target, dep.handler)
-                if sizes.setdefault(reached, size) != size or size > _MOST_PIXELS:
+                if sizes.setdefault(reached, size) != size or max(size, 1 / size) > largest:
                     return [reached_node for reached_node, _ in sizes]
                 if reached not in seen:
                     seen.add(reached)
