@@ -317,6 +317,7 @@ def test_undo_clear_and_the_keyboard(page: KioskPage) -> None:
     page.settle()
     assert "Write something" in page.page.locator("#verdict").inner_text()
     assert page.page.locator("#characters").is_hidden()
+    assert page.page.locator("#marks").is_hidden()
     page.page.locator("#pad").focus()
     for key in (" ", *["ArrowDown"] * 8, " ", *["ArrowRight"] * 3):
         page.page.keyboard.press(key)
@@ -332,6 +333,19 @@ def test_undo_clear_and_the_keyboard(page: KioskPage) -> None:
     page.page.keyboard.press("Escape")
     page.settle()
     assert page.page.evaluate("kiosk.pad.strokes.length") == 0
+    assert page.page.locator("#undo").get_attribute("aria-disabled") == "false"
+    page.page.locator("#undo").click()
+    page.settle()
+    assert page.page.evaluate("kiosk.pad.strokes.map(({ points }) => points.length)") == [9], "clearing is taken back"
+    page.clear()
+
+
+def test_a_tap_is_a_dot(page: KioskPage) -> None:
+    box = page.page.locator("#pad").bounding_box()
+    page.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.settle()
+    assert page.page.evaluate("kiosk.writing.characters.length") == 1
+    page.clear()
 
 
 def test_what_is_marked_as_wrong_is_kept_and_read_wrong_again(

@@ -34,6 +34,7 @@ function complain(text) {
 
 function emptied(text) {
   Object.assign(state, { writing: null, readings: [null, null] });
+  marks?.show(false);
   for (const side of [0, 1]) {
     field(side, "reading").textContent = "–";
     if (state.loaded[side]) field(side, "facts").textContent = about(state.loaded[side]);
@@ -60,6 +61,8 @@ function queue(task) {
 
 function read() {
   document.querySelector("#hint").hidden = pad.strokes.length > 0;
+  // A disabled button would lose the focus.
+  document.querySelector("#undo").ariaDisabled = String(!pad.strokes.length && !pad.cleared.length);
   return queue(readNow);
 }
 
@@ -103,6 +106,7 @@ function present(writing, readings) {
     }),
   );
   section.hidden = false;
+  marks.show(true);
   verdict.className = differ.some(Boolean) ? "differ" : "";
   verdict.textContent = sentence(readings, there, differ);
 }

@@ -22,7 +22,7 @@ export class Marks {
   // each model read, in its word and without it.
   constructor(form, save, written) {
     // sent: the pixels of what is kept since the page was opened, so that a slip can be put right.
-    Object.assign(this, { save, written, marked: 0, sent: new Set() });
+    Object.assign(this, { form, save, written, marked: 0, sent: new Set() });
     this.input = form.querySelector("input");
     this.outcome = form.querySelector("output");
     this.place = form.querySelector("p");
@@ -31,7 +31,12 @@ export class Marks {
       this.mark(this.input.value);
     });
     this.showPlace(save?.count);
-    form.hidden = false;
+  }
+
+  // Show the form where something is read, else hide it with what it said last.
+  show(read) {
+    this.form.hidden = !read;
+    if (!read) this.say("");
   }
 
   say(text) {

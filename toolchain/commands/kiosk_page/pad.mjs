@@ -12,8 +12,9 @@ const PENS = 22;
 export class Pad extends EventTarget {
   constructor(canvas) {
     super();
-    // strokes: { points, pen }. open: stroke of each pointer that is down. caret: the pen of the keyboard.
-    Object.assign(this, { canvas, strokes: [], open: new Map(), width: 0, height: 0 });
+    // strokes: { points, pen }. cleared: those of the sheet that was cleared last. open: stroke of each pointer that is
+    // down. caret: the pen of the keyboard.
+    Object.assign(this, { canvas, strokes: [], cleared: [], open: new Map(), width: 0, height: 0 });
     this.caret = { x: 0, y: 0, stroke: null, shown: false };
     new ResizeObserver(() => this.fit()).observe(canvas);
     this.fit();
@@ -30,7 +31,7 @@ export class Pad extends EventTarget {
     const { clientWidth: width, clientHeight: height } = this.canvas;
     if (!width || (width === this.width && height === this.height)) return;
     const scale = this.width ? Math.min(width / this.width, height / this.height) : 1;
-    for (const stroke of this.strokes) {
+    for (const stroke of [...this.strokes, ...this.cleared]) {
       stroke.pen *= scale;
       stroke.points = stroke.points.map((point) => point.map((place) => place * scale));
     }
@@ -106,13 +107,16 @@ export class Pad extends EventTarget {
     else this.show();
   }
 
+  // Take the last stroke back, or the last clearing of the sheet.
   undo() {
-    this.strokes.pop();
+    if (this.strokes.length) this.strokes.pop();
+    else [this.strokes, this.cleared] = [this.cleared, []];
     this.caret.stroke = null;
     this.changed();
   }
 
   clear() {
+    if (this.strokes.length) this.cleared = this.strokes;
     this.strokes = [];
     this.caret.stroke = null;
     this.changed();
@@ -120,12 +124,19 @@ export class Pad extends EventTarget {
 
   draw(context, colour) {
     context.lineCap = context.lineJoin = "round";
-    context.strokeStyle = colour;
+    context.strokeStyle = context.fillStyle = colour;
     for (const { points, pen } of [...this.strokes, ...this.open.values()]) {
       context.lineWidth = pen;
       context.beginPath();
+      const [[left, top]] = points;
+      // Some canvases draw nothing of a line without length.
+      if (points.every(([x, y]) => x === left && y === top)) {
+        context.arc(left, top, pen / 2, 0, 7);
+        context.fill();
+        continue;
+      }
       context.moveTo(...points[0]);
-      for (const point of points.length > 1 ? points.slice(1) : points) context.lineTo(...point);
+      for (const point of points.slice(1)) context.lineTo(...point);
       context.stroke();
     }
   }
