@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Iterable
 from math import isinf
 from pathlib import Path, PurePath
 from typing import Any, NoReturn
@@ -36,7 +37,28 @@ def visible(text: str) -> str:
 def argument(path: str | PurePath) -> str:
     """Return a path as a command-line argument: quoted, and `./-x.onnx` where it would be read as an option."""
     text = str(path)
-    return shlex.quote(f"./{text}" if text.startswith("-") else text)
+    return shell_word(f"./{text}" if text.startswith("-") else text)
+
+
+def shell_word(text: str) -> str:
+    """Return a word as a shell takes it: quoted, with what is not to be seen on a terminal as escapes in `$'...'`."""
+    if not _ACTIVE.search(text):
+        return shlex.quote(text)
+    plain = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{_ACTIVE.sub(lambda mark: _shell_escape(mark[0]), plain)}'"
+
+
+def shell_command(words: Iterable[str]) -> str:
+    """Return words as a command that can be pasted into a shell."""
+    return " ".join(map(shell_word, words))
+
+
+def _shell_escape(mark: str) -> str:
+    # Bytes of a file name that are not UTF-8, and control characters, are bytes; others have four digits.
+    code = ord(mark)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return {"\n": "\\n", "\t": "\\t"}.get(mark, f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}")
 
 
 def json_text(value: Any, indent: int | None = None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from targets.artifact import file_sha256
 from targets.errors import ArtifactError
-from targets.host.text import argument
+from targets.host.text import argument, shell_command, shell_word
 from targets.metadata import load_artifact
 from toolchain.formats import catalog
 from toolchain.gate.limit import Verdict
@@ -178,13 +177,13 @@ def pressed_again(command: Sequence[str], out: Path, verdicts: Iterable[Verdict]
     end = arguments.index("--") if "--" in arguments else len(arguments)
     options = [*(word for recipe in recipes for word in ("--recipe", recipe)), "--out", f"{out}-next"]
     command_line = [*arguments[:end], *options, *arguments[end:]]
-    return [f"try other recipes: {shlex.join(command_line)}"]
+    return [f"try other recipes: {shell_command(command_line)}"]
 
 
 def _command(name: str, *arguments: str | Path) -> str:
     """Return a command line of glyphpress. Arguments that are files are given as paths."""
     return " ".join(
-        ["glyphpress", name, *(argument(word) if isinstance(word, Path) else shlex.quote(word) for word in arguments)]
+        ["glyphpress", name, *(argument(word) if isinstance(word, Path) else shell_word(word) for word in arguments)]
     )
 
 

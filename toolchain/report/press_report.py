@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 
-from targets.host.text import visible
+from targets.host.text import shell_command, visible
 from toolchain.core.quantities import macs_text, percent_text, points_text, size_text, time_text
 from toolchain.evaluation.compare import Comparison
 from toolchain.formats.inspection import QUICK
@@ -296,7 +295,7 @@ def _facts(title: str, facts: Mapping[str, str]) -> str:
 
 def _reproduce(report: Report) -> str:
     digests = "\n".join(f"{row.sha256}  {visible(row.name)}" for row in report.rows)
-    command = f"$ {visible(shlex.join(report.command))}\n" if report.command else ""
+    command = f"$ {shell_command(report.command)}\n" if report.command else ""
     return f"## Reproduce\n\n```\n{command}{digests}\n```"
 
 

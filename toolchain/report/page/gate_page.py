@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from targets.host.text import shell_command
 from toolchain.core.quantities import percent_text, points_text, size_text, time_text
 from toolchain.gate.gate import Evidence
 from toolchain.gate.limit import overall
@@ -66,7 +66,7 @@ def gate_html(
         *section("machine", "What ran where", _places(judgement)),
         *section("versions", "Versions and digests", *_versions(judgement)),
         *section("policy", "Policy", _policy(judgement)),
-        *section("commands", "Do it again", Code("The gate", [shlex.join(command)]) if command else None),
+        *section("commands", "Do it again", Code("The gate", [shell_command(command)]) if command else None),
     ]
     title = f"{best.file.name} against {judgement.baseline.name}"
     if len(judgement.candidates) > 1:

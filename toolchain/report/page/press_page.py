@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 
 from targets.artifact import Artifact
-from targets.host.text import argument
+from targets.host.text import argument, shell_command, shell_word
 from toolchain.core.quantities import macs_text, percent_text, points_text, size_text, time_text
 from toolchain.explain.explanation import LayerError
 from toolchain.gate.gate import Evidence
@@ -278,7 +277,7 @@ def _commands(report: Report) -> list[Block | None]:
         explained = [f"glyphpress explain {path(base)} {path(best)} {data}" for base in _float_of(best, report)]
         closer = [f"glyphpress gate {files} {data} {limits}".rstrip(), *explained, *closer]
     return [
-        Code("The press, into a new folder", [shlex.join(report.command)]) if report.command else None,
+        Code("The press, into a new folder", [shell_command(report.command)]) if report.command else None,
         Code(f"Look closer, {where} (netron: pip install netron)", closer),
         Code("Check that the files are these: save as SHA256SUMS beside them, then sha256sum -c SHA256SUMS", digests),
     ]
@@ -303,4 +302,4 @@ def _given(command: Sequence[str], options: Sequence[str]) -> list[str]:
 
 def _words(command: Sequence[str], options: Sequence[str]) -> str:
     """Return these options of the press with their values, for another command; empty where it had none."""
-    return " ".join(f"{option} {shlex.quote(value)}" for option in options for value in _given(command, (option,)))
+    return " ".join(f"{option} {shell_word(value)}" for option in options for value in _given(command, (option,)))

@@ -35,10 +35,16 @@ def press_ruling(report: Report, folder: str) -> Ruling:
     else:
         status, tone = "Ready to ship", "pass"
         first = f"Ship {best.name}: {joined(list(_gains(best)))}."
-    sentence = sentences([first, _accuracy(best, report), _not_passed(others), _missing(report)])
+    sentence = sentences([first, _accuracy(best, report), _not_passed(others), _missing(report), _busy(report)])
     link: Link = file_link(best.name, folder)
-    about = f"{size_text(best.bytes)}, sha256 {best.sha256[:12]}…"
+    place = "beside this page" if folder in ("", ".") else f"in {folder}"
+    about = f"{size_text(best.bytes)}, sha256 {best.sha256[:12]}…, {place}"
     return Ruling(status, tone, sentence, link, about)
+
+
+def _busy(report: Report) -> str:
+    marked = any(note.startswith("NOT QUIET") for note in report.notes)
+    return "The machine was not quiet while files were timed." if marked else ""
 
 
 def shipped_row(report: Report) -> Row | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 
+from targets.host.text import shell_command
 from toolchain.core.quantities import counted, time_text
 from toolchain.core.versions import tool_versions
 from toolchain.profiling.measurements import MeasuredFile, Measurements
@@ -30,7 +30,7 @@ def profile_html(measured: Measurements, breakdowns: Sequence[Breakdown] = (), *
         *section("operators", "Time by operator", *_operators(breakdowns)),
         *section("machine", "What ran where", machine_block(measured.machine), _places(measured)),
         *section("versions", "Versions and digests", *_versions(measured)),
-        *section("commands", "Do it again", Code("The profile", [shlex.join(command)]) if command else None),
+        *section("commands", "Do it again", Code("The profile", [shell_command(command)]) if command else None),
     ]
     names = list(dict.fromkeys(file.artifact.path.name for file in measured.files))
     targets = list(dict.fromkeys(file.target for file in measured.files))

@@ -30,6 +30,10 @@ def test_the_page_of_a_winner_says_what_to_ship_and_why_in_one_sentence() -> Non
     )
     assert ruling.link
     assert ruling.link.href == "./int8.onnx"
+    assert ruling.about.endswith("…, beside this page")
+    assert press_ruling(report, "../out").about.endswith("…, in ../out")
+    busy = press_ruling(replace(report, notes=("NOT QUIET: 1.7 of 2 cores busy",)), ".").sentence
+    assert busy == f"{ruling.sentence} The machine was not quiet while files were timed."
 
 
 def floats_only() -> Report:
