@@ -52,10 +52,18 @@ def kiosk(*, run_dir: Path, port: int, host: str, save: Path | None, open_page: 
             console.emit("kiosk", facts | {"save": str(save) if save else None})
         else:
             console.tell(f"kiosk  {address}  (Ctrl-C ends it)")
-        if open_page:
-            webbrowser.open(address)
+        if open_page and not _opened(address):
+            console.say("there is no web browser here; open the address above in one")
         with suppress(KeyboardInterrupt):
             server.serve_forever(poll_interval=0.2)
+
+
+def _opened(address: str) -> bool:
+    """Open the page in the user's browser; return whether there is one."""
+    try:
+        return webbrowser.open(address)
+    except (OSError, webbrowser.Error):
+        return False
 
 
 def _is_loopback(host: str) -> bool:

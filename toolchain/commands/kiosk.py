@@ -190,8 +190,10 @@ class _Kiosk(Files):
             content = self.rfile.read(GLYPH_BYTES)
             name = parse_qs(urlsplit(self.path).query).get("class", [""])[0]
             kept = self.glyphs.keep(name, content)
-        except (GlyphpressError, OSError) as error:
+        except GlyphpressError as error:
             self._send_json(409, {"problem": str(error)})
+        except OSError as error:
+            self._send_json(409, {"problem": f"{self.glyphs.folder} cannot be written: {error.strerror or error}"})
         else:
             answer = {"file": kept.file, "new": kept.new, "instead": kept.instead, "count": self.glyphs.count()}
             self._send_json(200, answer)

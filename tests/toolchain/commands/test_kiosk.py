@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -515,6 +516,8 @@ def test_the_start_is_one_line_of_json_and_a_page_for_other_machines_is_warned_o
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ThreadingHTTPServer, "serve_forever", end)
+    monkeypatch.setattr(webbrowser, "open", lambda _: False)
+    assert "no web browser here; open the address" in glyphpress("kiosk", run_dir, "--port", 0, "--open").err
     local = glyphpress("kiosk", run_dir, "--port", 0, "--json")
     assert (local.code, local.err, local.out.count("\n")) == (0, "", 1)
     told = json.loads(local.out)
