@@ -46,8 +46,16 @@ class Package:
         """Return the name as one part of a path, without `@` and slashes."""
         return self.name.removeprefix("@").replace("/", "-")
 
+    @property
+    def complete(self) -> bool:
+        """Return whether its files are in the cache."""
+        return all(path.is_file() and path.stat().st_size for path in (self.folder / name for name in self.files))
+
     def fetch(self) -> Path:
-        """Return its folder, after fetching it from the registry on first use; raises TargetUnavailable."""
+        """Return its folder, after fetching it from the registry where a file is missing; raises TargetUnavailable."""
+        if not self.complete:
+            # Such as after a sweeper of caches, which leaves folders without files.
+            shutil.rmtree(self.folder, ignore_errors=True)
         return cached(self._kind, self._made_of, self._unpack, need=150_000_000)
 
     @property
@@ -119,7 +127,7 @@ PACKAGES: dict[Format, tuple[Package, ...]] = {
 def require_packages(formats: Iterable[Format]) -> None:
     """Raise TargetUnavailable where a runtime of these formats is not in the cache, and there is no npm to fetch it."""
     packages = {package.name: package for kind in formats for package in PACKAGES[kind]}
-    missing = [package.name for package in packages.values() if not package.folder.is_dir()]
+    missing = [package.name for package in packages.values() if not package.complete]
     if missing and not shutil.which("npm"):
         raise TargetUnavailable(f"npm is not here to fetch {', '.join(missing)}", "apt-get install npm")
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import gc
+import hashlib
 import os
 import signal
 import subprocess
 import tarfile
 from concurrent.futures.thread import _global_shutdown_lock
+from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -17,7 +20,7 @@ import pytest
 from targets import catalog
 from targets.artifact import Artifact
 from targets.browser import PAGE, BrowserTarget
-from targets.browser.chromium import ONNXRUNTIME_WEB, Page, Worker, executable
+from targets.browser.chromium import ONNXRUNTIME_WEB, PACKAGES, Package, Page, Worker, executable, require_packages
 from targets.errors import Misplaced, RunFailed, TargetUnavailable
 from targets.host import cache
 from targets.session import TimingPlan
@@ -217,3 +220,31 @@ def test_a_package_with_another_digest_is_refused_and_not_kept(
         ONNXRUNTIME_WEB.fetch()
     assert not ONNXRUNTIME_WEB.folder.exists()
     assert [path.name for path in (empty_cache / "browser").iterdir()] == ["onnxruntime-web.lock"]
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_a_package_that_lost_a_file_in_the_cache_is_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = tmp_path / "packed.tgz"
+    with tarfile.open(packed, "w:gz") as archive:
+        archive.add(__file__, "package/one.js")
+    npm = tmp_path / "bin/npm"
+    npm.parent.mkdir()
+    npm.write_text(f'#!/bin/sh\ncp {packed} "$4/small-1.0.0.tgz"\n')
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", str(npm.parent), prepend=os.pathsep)
+    digest = base64.b64encode(hashlib.sha512(packed.read_bytes()).digest()).decode()
+    package = Package("small", "1.0.0", digest, ("one.js",))
+    monkeypatch.setitem(PACKAGES, "onnx", (package,))
+    file = package.fetch() / "one.js"
+    for damage in (file.unlink, partial(file.write_bytes, b"")):
+        damage()
+        assert not package.complete
+        require_packages(["onnx"])
+        assert (package.fetch() / "one.js").read_bytes() == Path(__file__).read_bytes()
+    file.unlink()
+    npm.unlink()
+    monkeypatch.setattr("shutil.which", lambda _program: None)
+    with pytest.raises(TargetUnavailable, match="npm is not here to fetch small"):
+        require_packages(["onnx"])
