@@ -149,7 +149,7 @@ def crowded_disk(message: str) -> str:
 
 
 def run_program(command: Sequence[str | Path], what: str) -> str:
-    """Run a command and return its output; raises TargetUnavailable with the last line of its errors.
+    """Run a command and return its output; raises TargetUnavailable with the line of its errors that says why.
 
     what: the command's name in the message.
     """
@@ -161,10 +161,15 @@ def run_program(command: Sequence[str | Path], what: str) -> str:
         raise TargetUnavailable(f"{what} failed: {error}") from error
     except subprocess.CalledProcessError as error:
         output = (error.stderr or error.stdout).strip()
-        last = (output.splitlines() or [f"exit {error.returncode}"])[-1]
         advice = full_disk(message=output) or "try again with a network connection"
-        raise TargetUnavailable(f"{what} failed: {last}; {advice}") from error
+        raise TargetUnavailable(f"{what} failed: {_why(output) or f'exit {error.returncode}'}; {advice}") from error
     return done.stdout
+
+
+def _why(output: str) -> str:
+    lines = output.splitlines() or [""]
+    # npm ends with advice and the name of its log; why a fetch failed stands further up.
+    return next((line for line in lines if ", reason: " in line), lines[-1])
 
 
 @contextmanager

@@ -223,6 +223,22 @@ def test_a_package_with_another_digest_is_refused_and_not_kept(
 
 
 @pytest.mark.usefixtures("empty_cache")
+def test_a_registry_that_is_not_reached_is_named_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    npm = tmp_path / "bin/npm"
+    npm.parent.mkdir()
+    said = "npm error request to http://127.0.0.1:9/x failed, reason: connect ECONNREFUSED"
+    npm.write_text(
+        f"#!/bin/sh\necho '{said}' >&2\necho 'npm error A complete log of this run is in x.log' >&2\nexit 1\n"
+    )
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", str(npm.parent), prepend=os.pathsep)
+    with pytest.raises(TargetUnavailable, match="reason: connect ECONNREFUSED; try again with a network connection"):
+        ONNXRUNTIME_WEB.fetch()
+
+
+@pytest.mark.usefixtures("empty_cache")
 def test_a_package_that_lost_a_file_in_the_cache_is_fetched_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,7 +43,8 @@ def kiosk(*, run_dir: Path, port: int, host: str, save: Path | None, open_page: 
         address = f"http://{host}:{server.server_port}/"
         if not _is_loopback(host):
             writes = ", fill the folder of --save" if save else ""
-            console.warn(f"warning: other machines can open this page{writes} and download the models")
+            where = " at this machine's address in their network" if host == "0.0.0.0" else ""
+            console.warn(f"warning: other machines can open this page{where}{writes} and download the models")
         models = command.kiosk_models(run_dir)
         for note in models.notes:
             console.warn(f"warning: {note}")

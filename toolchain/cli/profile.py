@@ -187,6 +187,8 @@ def _profile_files(request: ProfileRequest, files: OutputFiles, context: RunCont
         console.show(measurements_table(measured).text(width=console.width(), colour=not console.plain()))
     # Last, so that a file that cannot be written costs no result.
     files.write(measured, request, context)
+    if files.report and not as_json:
+        console.tell(f"page: {files.report / 'report.html'}{', with the times of operators' if files.per_op else ''}")
 
 
 MANY_IMAGES = 1_000_000

@@ -33,7 +33,7 @@ from targets.errors import ArtifactError, RunFailed
 from targets.host.text import json_text
 from targets.metadata import load_artifact
 from toolchain.commands.kiosk_save import GLYPH_BYTES, GlyphFolder, open_glyph_folder
-from toolchain.core.errors import GlyphpressError, StageError
+from toolchain.core.errors import GlyphpressError, StageError, UsageProblem
 from toolchain.core.files import MARK
 from toolchain.report.report import Report
 
@@ -277,9 +277,11 @@ def kiosk(
     """Yield the server of a run folder's page, ready to serve, and close it in the end.
 
     port: 0 takes a free one. save: folder that keeps the glyphs that people mark as read wrong, None to keep none.
-    Raises StageError where there are no model files or the port is in use, UsageProblem where `save` cannot be taken,
-    and TargetUnavailable without npm.
+    Raises StageError where there are no model files or the port is in use, UsageProblem where `host` or `save` cannot be
+    taken, and TargetUnavailable without npm.
     """
+    if ":" in host:
+        raise UsageProblem(f"--host {host}: give an IPv4 address or a name; the page is not served by IPv6")
     models = kiosk_models(folder)
     names = frozenset({"localhost", host.lower()} | ({socket.gethostname().lower()} if host != "127.0.0.1" else set()))
     settings = {"models": models, "files": served_files(models), "policy": _policy(), "names": names}

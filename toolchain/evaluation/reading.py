@@ -179,7 +179,8 @@ def _notes(path: Path, characters: Sequence[ReadCharacter], turn: int, better: f
         notes.append(f"{joined} pieces are so wide that they may be letters that touch, which are not cut")
     if better > _BETTER and len(characters) - left_out >= _FEWEST:
         notes.append(
-            f"it reads better on its head (mean confidence {upside_down:.0%} instead of {upside_down - better:.0%}); "
+            f"it reads better turned by 180 degrees (mean confidence {upside_down:.0%} instead of "
+            f"{upside_down - better:.0%}); "
             f"if it lies upside down: `glyphpress read {argument(path)} --rotate {(turn + 180) % 360}`"
         )
     return notes

@@ -526,5 +526,8 @@ def test_the_start_is_one_line_of_json_and_a_page_for_other_machines_is_warned_o
     assert [each["name"] for each in told["files"]] == sorted(NAMES)
     open_to_all = glyphpress("kiosk", run_dir, "--port", 0, "--host", "0.0.0.0", "--save", tmp_path / "wrong")
     assert open_to_all.code == 0
-    assert "other machines can open this page" in open_to_all.err
+    assert "other machines can open this page at this machine's address in their network" in open_to_all.err
+    sixth = glyphpress("kiosk", run_dir, "--port", 0, "--host", "::1")
+    assert (sixth.code, sixth.err.count("\n")) == (2, 1)
+    assert "give an IPv4 address or a name" in sixth.err
     assert "fill the folder of --save" in open_to_all.err

@@ -34,6 +34,7 @@ def test_a_profile_is_a_page_with_table_samples_and_operators(
     out = tmp_path / "profile"
     done = glyphpress("profile", *files, "--seconds", "20ms", "--runs", "100", "--per-op", "--report", out)
     assert done.code == 0, done.err
+    assert f"page: {out / PAGE}, with the times of operators" in done.out
     assert {path.name for path in out.iterdir()} == {PAGE, "report.json", "report.md", "report.csv", "timings.npz"}
     page = check_page((out / PAGE).read_text(encoding="utf-8"))
     for fact in ("Profile of 2 files", "a<b>.onnx", "c&d.onnx", "Time by operator", "Conv", "onnxruntime", "p95"):
