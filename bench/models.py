@@ -90,7 +90,7 @@ REFERENCES = {
         f"--epochs 40 {BFLOAT16}",
     ),
     "resnet18": Reference("resnet18", "DIR:balanced", "residual blocks", NEAR_DEEP, f"--epochs 18 {BFLOAT16}"),
-    "densenet": Reference("densenet", "DIR:balanced", "densely connected blocks", NEAR_DEEP, f"--epochs 12 {BFLOAT16}"),
+    "densenet": Reference("densenet", "DIR:balanced", "densely connected blocks", NEAR_DEEP, BFLOAT16),
     "cnn-attention": Reference(
         "cnn-attention", "DIR:balanced", "channel and spatial attention", NEAR_DEEP, f"--epochs 18 {BFLOAT16}"
     ),
