@@ -277,8 +277,8 @@ def kiosk(
     """Yield the server of a run folder's page, ready to serve, and close it in the end.
 
     port: 0 takes a free one. save: folder that keeps the glyphs that people mark as read wrong, None to keep none.
-    Raises StageError where there are no model files or the port is in use, UsageProblem where `host` or `save` cannot be
-    taken, and TargetUnavailable without npm.
+    Raises StageError where there are no model files or the port is in use, UsageProblem where `host` or `save` cannot
+    be taken, and TargetUnavailable without npm.
     """
     if ":" in host:
         raise UsageProblem(f"--host {host}: give an IPv4 address or a name; the page is not served by IPv6")
