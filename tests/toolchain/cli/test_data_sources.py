@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from calibration.dataset import Dataset
 from calibration.load import load
 from tests.fixtures.data_files import LAYOUTS, Halves, kaggle, table
 from tests.fixtures.official_files import strokes
@@ -40,6 +41,7 @@ def test_a_gate_judges_the_same_in_every_layout(
     found, original = (json.loads(run.out)["comparison"] for run in (ran, wanted))
     for key in ("images", "baseline_accuracy", "candidate_accuracy", "lost", "gained", "interval"):
         assert found[key] == original[key]
+    assert found["dataset_sha256"] == Dataset.of(*halves["test"], tuple("0123456789"), "", "test").sha256
     checked = glyphpress("data", "check", spec, "--json")
     report = json.loads(checked.out)
     assert [split["shape"][0] for split in report["splits"]] == [599, 1198]

@@ -67,17 +67,6 @@ DRAW = """async (words) => {
 SOFTWARE_GPU = """Object.defineProperty(Navigator.prototype, "gpu", {
   value: { requestAdapter: async () => ({ info: { description: "SwiftShader", isFallbackAdapter: true } }) },
 })"""
-NOTES = re.compile(
-    r"INFO: \[environment\.cc:\d+\] Creating LiteRT environment with options"
-    r"|WARNING: \[npu_registry\.cc:\d+\] NPU accelerator could not be loaded and registered: "
-    r"kLiteRtStatusErrorInvalidArgument\."
-    r"|INFO: \[accelerator_registry\.cc:\d+\] RegisterAccelerator: ptr=0x[0-9a-f]+, name=(GPU WebGPU|CpuAccelerator)"
-    r"|INFO: \[gpu_registry\.cc:\d+\] Statically linked GPU accelerator registered\."
-    r"|INFO: \[cpu_registry\.cc:\d+\] XNNPACK CPU accelerator registered\."
-    r"|INFO: \[compiled_model\.cc:\d+\] Flatbuffer model initialized directly from incoming litert model\."
-    r"|INFO: Created TensorFlow Lite XNNPACK delegate for CPU\."
-)
-"""What LiteRT.js 2.5.3 writes to console.error when it starts well; anything else there is an error."""
 
 
 WORDS = {word.text: word for word in written_words()}
@@ -182,18 +171,13 @@ def opened(browser: Any, port: int, script: str = "", **settings: Any) -> KioskP
     address = f"http://127.0.0.1:{port}/"
     page = browser.new_page(viewport={"width": 1280, "height": 900}, **settings)
     complaints: list[str] = []
-    page.on("console", lambda line: complaints.append(line.text) if is_error(line) else None)
+    page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda asked: None if asked.url.startswith(address) else complaints.append(asked.url))
     page.add_init_script(script)
     page.goto(address)
     page.wait_for_selector("body[data-ready]", timeout=60_000)
     return KioskPage(page, complaints)
-
-
-def is_error(line: Any) -> bool:
-    """Return whether a line of the console is an error, and no note of a runtime's start."""
-    return line.type == "error" and not NOTES.fullmatch(line.text)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import { card, showText, time } from "/kiosk/view.mjs";
 
 // A module with one SIMD instruction.
 const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11];
+const NOTE = /^(INFO: |WARNING: \[npu_registry\.cc)/;
 const EMPTY = "Write something.";
 const problem = document.querySelector("#problem");
 const verdict = document.querySelector("#verdict");
@@ -20,6 +21,10 @@ const pad = new Pad(document.querySelector("#pad"));
 // models: the facts of every file. loaded: the two that are shown. writing, readings: of the last picture, or null.
 const state = { pad, models: [], loaded: [null, null], writing: null, readings: [null, null], turn: 0, gpu: null };
 let marks;
+
+// LiteRT writes the notes of its start as errors, among which a real one would be overlooked.
+const report = console.error;
+console.error = (...words) => (NOTE.test(words[0]) ? console.debug : report)(...words);
 
 function field(side, name) {
   return sides[side].querySelector(`[data-field=${name}]`);

@@ -3,6 +3,7 @@
 import { middle } from "/kiosk/reading.mjs";
 
 const SIDE = 28;
+const WARM_UP = 5;
 // Orientation -> the place in the upright glyph of row and column of the input.
 const TURNS = {
   upright: (r, c) => [r, c],
@@ -23,8 +24,8 @@ export async function openModel(number, facts, device) {
   const { load } = await import(`/page/${facts.options.runtime}.mjs`);
   const file = new Uint8Array(await answer.arrayBuffer());
   const model = new Model(facts, await load(file, { ...facts.options, device, threads: 1 }), device);
-  // The first inference is slow, and shows whether the file runs at all.
-  await model.infer(new Uint8Array(SIDE * SIDE), 1);
+  // The first inferences are slow, until this code is compiled, and show whether the file runs at all.
+  await model.infer(new Uint8Array(SIDE * SIDE), WARM_UP);
   return model;
 }
 

@@ -131,7 +131,7 @@ def layer_blocks(
         caption = (
             f"{file.path.name} against the float file that it was made from: signal to quantization noise of each "
             "layer. The bar is the layer alone, the line across it the layer with the errors of those before it. "
-            "Longer is better."
+            "Longer is better. Found on a few training images; `glyphpress explain` takes others, and more."
         )
         blocks.append(_drawn(lambda width: layer_error_svg(layers, width=width), caption))
     return [*blocks, network_block(file, operators.operators if isinstance(operators, Breakdown) else ())]

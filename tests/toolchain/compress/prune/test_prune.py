@@ -293,7 +293,7 @@ def test_the_command_writes_a_program_that_the_press_reads_back(
         (("--parameters", "3MB"), "needs a number and a unit (k, M, or none), such as 3M"),
         (("--ratio", "10%", "--bytes", "100KB"), "exclude each other"),
         (("--layer", "conv1"), "write features.conv1=25%"),
-        (("--layer", "features.conv1=150%"), "--layer features.conv1: it should be less than 1"),
+        (("--layer", "features.conv1=150%"), "'150%' is not in the range; give more than 0% and less than 100%"),
         (("--method", "magnitude", "--macs", "9"), "--macs does not belong to --method magnitude"),
     ):
         wrong = glyphpress("prune", checkpoint, "--data", "builtin:digits", *arguments, "-o", tmp_path / "no.pt2")
