@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from glyphpress.program import OWN
+from toolchain.checkpoint.users_modules import OWN as HIDDEN
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,6 +21,10 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
     command = [sys.executable, "-m", "glyphpress", *words]
     return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
+
+
+def test_the_names_that_start_first_are_those_that_a_model_file_may_take() -> None:
+    assert OWN == HIDDEN
 
 
 @pytest.mark.parametrize("name", OWN)

@@ -19,17 +19,16 @@ def users_modules(folder: Path | None = None) -> Iterator[None]:
     """
     if folder:
         sys.path.insert(0, str(folder))
-    hidden = {name: module for name, module in sys.modules.items() if _top(name) in OWN and _is_the_users(_top(name))}
+    theirs = {top for top in OWN if top in sys.modules and _is_the_users(top)}
+    hidden = {name: module for name, module in sys.modules.items() if _top(name) in theirs}
     for name in hidden:
         del sys.modules[name]
     try:
         yield
     finally:
-        if hidden:
-            tops = {_top(name) for name in hidden}
-            for name in [name for name in sys.modules if _top(name) in tops]:
-                del sys.modules[name]
-            sys.modules.update(hidden)
+        for name in [name for name in sys.modules if _top(name) in theirs]:
+            del sys.modules[name]
+        sys.modules.update(hidden)
         if folder:
             sys.path.remove(str(folder))
 

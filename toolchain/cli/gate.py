@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,16 +97,11 @@ def gate(
     _refuse_incomplete(ctx, stored)
     from toolchain.commands.gate import GateRequest, judge_stored
     from toolchain.commands.gate import gate as run
-    from toolchain.report.advice import gate_next
     from toolchain.report.outputs import Outputs
 
     command = ("glyphpress", *sys.argv[1:])
     images = options.data_words(data, context.data_root)
-
-    def show(judgement: Judgement) -> None:
-        steps = gate_next(judgement, baseline=baseline, candidates=candidates, data=images)
-        _show(judgement, steps, as_json=as_json)
-
+    show = partial(_show, baseline=baseline, candidates=candidates, data=images, as_json=as_json)
     outputs = Outputs(junit, sarif, markdown, verdict, force=context.force, html=html, command=command)
     if stored:
         judgement = judge_stored(limits.chosen(), stored, outputs, on_judgement=show)
@@ -125,15 +122,19 @@ def gate(
     judgement.raise_unless_passed()
 
 
-def _show(judgement: Judgement, next_steps: list[str], *, as_json: bool) -> None:
+def _show(
+    judgement: Judgement, *, baseline: Path | None, candidates: tuple[Path, ...], data: Sequence[str], as_json: bool
+) -> None:
     """Print the judgement on stdout, and what a user can do next.
 
     The JSON is that of `--verdict` with `next_steps` added, and `verdicts` and `comparison` of the candidate that won
     (of the first one if none did).
     """
     from toolchain.core.json_codec import to_json
+    from toolchain.report.advice import gate_next
     from toolchain.report.gate_terminal import show_comparison, show_verdicts, show_winner
 
+    next_steps = gate_next(judgement, baseline=baseline, candidates=candidates, data=data)
     if as_json:
         whole = to_json(judgement)
         winners = [row for row in whole["candidates"] if row["file"]["name"] == judgement.winner]

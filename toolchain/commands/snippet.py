@@ -22,13 +22,12 @@ from targets.host.runtime_session import TensorCodec, codecs_of, input_and_outpu
 from targets.preprocess import Orientation
 from toolchain.core.errors import UsageProblem
 
-LANGUAGES: dict[str, tuple[Format, str]] = {
-    "python-onnx": ("onnx", "onnxruntime"),
-    "python-litert": ("tflite", "ai-edge-litert"),
+LANGUAGES: dict[str, tuple[Format, str, str]] = {
+    "python-onnx": ("onnx", "onnxruntime", "import onnxruntime"),
+    "python-litert": ("tflite", "ai-edge-litert", "from ai_edge_litert.interpreter import Interpreter"),
 }
-"""What a program can be written for -> the format that it opens, and the package that runs it."""
-OWN_IMPORTS = {"import hashlib": "hashlib", "import sys": "sys", "from pathlib import Path": "pathlib"}
-"""What the program imports itself, and from where."""
+"""What a program can be written for -> the format that it opens, the package that runs it, and its import."""
+OWN_IMPORTS = ("import hashlib", "import sys", "from pathlib import Path")
 TURNS: dict[Orientation, str] = {
     "upright": "",
     "mirror": "[:, :, ::-1]",
@@ -47,15 +46,15 @@ def snippet(artifact: Artifact, language: str | None = None) -> str:
 
     Raises UsageProblem for a language that takes other files, and RunFailed for a file without an image input.
     """
-    fits = [name for name, (kind, _) in LANGUAGES.items() if kind == artifact.format]
+    fits = [name for name, (kind, *_) in LANGUAGES.items() if kind == artifact.format]
     if language not in fits and (language or not fits):
         advice = f"give --for {fits[0]}" if fits else "give the .onnx that it was made of"
         raise UsageProblem(
             f"{language or 'a program'} opens no .{artifact.format} such as {artifact.path.name}; {advice}"
         )
-    _, package = LANGUAGES[language or fits[0]]
+    _, package, runtime = LANGUAGES[language or fits[0]]
     source, sink, index = input_and_output(artifact, *codecs_of(artifact))
-    imports, preparation = _parts(glyph)
+    imports, preparation = _parts(glyph, runtime)
     return (
         _templates()
         .get_template("python.py.j2")
@@ -87,13 +86,18 @@ def _is_quantized(source: TensorCodec, artifact: Artifact) -> bool:
     return np.dtype(source.spec.dtype).kind != "f" and artifact.preprocess.dtype != source.spec.dtype
 
 
-def _parts(module: ModuleType) -> tuple[str, str]:
-    """Return the program's imports, among them those of a module, and all that stands below that module's imports."""
+def _parts(module: ModuleType, runtime: str) -> tuple[str, str]:
+    """Return the program's imports, among them those of a module, and all that stands below that module's imports.
+
+    runtime: the import of what runs the file.
+    """
     source = inspect.getsource(module)
     found = [node for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom)]
-    lines = {ast.unparse(node): ast.unparse(node).split()[1].partition(".")[0] for node in found} | OWN_IMPORTS
-    standard = sorted(line for line, top in lines.items() if top in sys.stdlib_module_names and top != "__future__")
-    others = [line for line, top in lines.items() if top in ("numpy", "PIL", "scipy")]
+    # Those of our own packages are left out: the template stands in for them.
+    outside = [line for line in map(ast.unparse, found) if not line.startswith(("from __future__", "from calibration"))]
+    lines = sorted({*outside, *OWN_IMPORTS, runtime}, key=lambda line: (line.startswith("from "), line.lower()))
+    standard = [line for line in lines if line.split()[1].partition(".")[0] in sys.stdlib_module_names]
+    others = [line for line in lines if line not in standard]
     imports = "\n".join(["from __future__ import annotations", "", *standard, "", *others])
     return imports, "\n".join(source.splitlines()[found[-1].end_lineno or 0 :]).strip()
 

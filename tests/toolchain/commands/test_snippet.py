@@ -114,7 +114,7 @@ def test_a_program_refuses_another_file_and_a_picture_without_ink(glyphpress, tm
 
 def test_languages_take_their_own_files(glyphpress, tmp_path: Path) -> None:
     digit_files(tmp_path)
-    for language, (kind, _) in LANGUAGES.items():
+    for language, (kind, *_) in LANGUAGES.items():
         other = next(name for name in NAMES if not name.endswith(kind))
         ran = glyphpress("snippet", tmp_path / other, "--for", language)
         assert (ran.code, ran.out) == (2, "")
