@@ -68,4 +68,4 @@ def test_the_page_names_the_winner_its_layers_ranges_and_the_time_of_the_press(
     assert re.search(r"\d+ \w+ 20\d\d, \d\d:\d\d UTC", page.text)
     data = "glyphpress gate --baseline digits.float.onnx --candidate digits.pruned.onnx --data builtin:digits"
     assert data in page.text
-    assert "glyphpress explain" not in page.text, "the float file of the pruned model is not kept"
+    assert "glyphpress explain digits" not in page.text, "the float file of the pruned model is not kept"
