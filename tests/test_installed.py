@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.digit_files import digit_files
-from tests.fixtures.environments import Environment, built_wheel, environment
+from tests.fixtures.environments import Environment, environment, wheel_once
 from tests.fixtures.small_readers import linear_reader
 
 PRESS = "'glyphpress[press]'"
@@ -17,13 +17,13 @@ LARGEST = 500_000_000
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("installed")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return wheel_once(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
-def core(folder: Path) -> Environment:
-    return environment(folder / "core", built_wheel(folder))
+def core(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    return environment(tmp_path_factory.mktemp("core"), wheel)
 
 
 def test_the_core_is_light(core: Environment) -> None:
@@ -74,8 +74,8 @@ def test_what_the_core_cannot_do_says_what_to_install(
     assert set(tmp_path.iterdir()) == before
 
 
-def test_litert_alone_runs_tflite(core: Environment, folder: Path, tmp_path: Path) -> None:
-    light = environment(folder / "litert", next(folder.glob("*.whl")), ["litert"])
+def test_litert_alone_runs_tflite(wheel: Path, tmp_path: Path) -> None:
+    light = environment(tmp_path / "environment", wheel, ["litert"])
     assert "torch" not in light.packages
     digit_files(tmp_path)
     done = light.run("evaluate", "digits.float.tflite", "--data", "builtin:digits", "--json", cwd=tmp_path)

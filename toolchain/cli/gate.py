@@ -201,6 +201,15 @@ def _refuse_idle_threads(*files: Path) -> None:
     help="Write the file that runs the gate on this service instead: github, gitlab or pre-commit.",
 )
 @click.option(
+    "--install",
+    metavar="SOURCE",
+    help="With --ci: what CI installs: git+URL@COMMIT, the path or address of a wheel, or glyphpress==VERSION. "
+    "Default: what this glyphpress was installed from.",
+)
+@click.option("--model", metavar="FILE", help="With --ci: float file from which CI makes the baseline.")
+@click.option("--candidate", metavar="FILE", help="With --ci: file to judge.")
+@click.option("--data", metavar="DATA", shell_complete=complete.DATA, help="With --ci: images, as `gate --data` takes.")
+@click.option(
     "-o",
     "--output",
     type=values.OUTPUT_FILE,
@@ -209,24 +218,39 @@ def _refuse_idle_threads(*files: Path) -> None:
 @options.run_options(force=True)
 @click.pass_context
 def init(
-    ctx: click.Context, *, policy_words: str | None, service: str | None, output: Path | None, context: RunContext
+    ctx: click.Context,
+    /,
+    *,
+    policy_words: str | None,
+    service: str | None,
+    install: str | None,
+    output: Path | None,
+    context: RunContext,
+    **job: str | None,
 ) -> None:
     """Write a gate.toml with every limit explained, or a ready CI file.
 
     \b
     Example:
       glyphpress gate init --policy strict
-      glyphpress gate init --ci github -o .github/workflows/gate.yml
+      glyphpress gate init --ci github --install git+https://HOST/OWNER/glyphpress@COMMIT --data emnist:balanced
     """
+    values = {name: value for name, value in job.items() if value is not None}
     if service and policy_words:
         ctx.fail("--ci writes a CI file, which reads gate.toml; write that with --policy in a run of its own")
-    from toolchain.ci import write_ci, write_policy
+    if not service and (install or values):
+        ctx.fail(f"--{next(iter(values), 'install')} does nothing without --ci; add --ci github, gitlab or pre-commit")
+    from toolchain.ci import Job, write_ci, write_policy
+    from toolchain.ci.source import read_source
 
     if service:
-        path = write_ci(service, output, force=context.force)
+        source = read_source(install) if install else None
+        path = write_ci(service, output, Job(source, **values), force=context.force)
     else:
         path = write_policy(policy_words, output, force=context.force)
     console.tell(f"wrote {path}")
+    if service and not Path("gate.toml").exists():
+        console.say("it reads gate.toml, which is not here yet; `glyphpress gate init` writes it")
 
 
 @gate.command()

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from tests.conftest import Finished
-from toolchain.ci import SERVICES, ci_text
+from toolchain.ci import SERVICES, Job, ci_text
+from toolchain.ci.source import read_source
 from toolchain.gate.policy import (
     Policy,
     choose_policy,
@@ -27,6 +28,7 @@ from toolchain.gate.policy import (
 )
 
 Run = Callable[..., Finished]
+GIT = "git+https://git.example.org/them/glyphpress@v0.2.0"
 OWN = """
 [cost]
 max = "0.5pp"
@@ -100,11 +102,16 @@ def test_init_writes_the_ci_file_where_the_service_looks(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     place = SERVICES[service][1]
-    assert glyphpress("gate", "init", "--ci", service).out == f"wrote {place}\n"
-    assert place.read_text() == ci_text(service)
-    assert glyphpress("gate", "init", "--ci", service).code == 2
-    assert glyphpress("gate", "init", "--ci", service, "-o", "my.yml").code == 0
-    assert Path("my.yml").read_text() == ci_text(service)
+    words = ("gate", "init", "--ci", service, "--install", GIT)
+    done = glyphpress(*words)
+    assert done.out == f"wrote {place}\n"
+    assert "gate.toml, which is not here yet" in done.err
+    assert place.read_text() == ci_text(service, Job(read_source(GIT)))
+    assert glyphpress(*words).code == 2
+    assert glyphpress(*words, "-o", "my.yml", "--candidate", "a.onnx", "--data", "emnist:balanced").code == 0
+    assert Path("my.yml").read_text() == ci_text(
+        service, Job(read_source(GIT), candidate="a.onnx", data="emnist:balanced")
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,6 +119,9 @@ def test_init_writes_the_ci_file_where_the_service_looks(
     [
         (["--ci", "githup"], "did you mean github?"),
         (["--ci", "github", "--policy", "strict"], "a run of its own"),
+        (["--ci", "github"], "give --install git+https://"),
+        (["--ci", "pre-commit", "--install", "glyphpress==0.2.0"], "from git alone"),
+        (["--candidate", "a.onnx"], "--candidate does nothing without --ci"),
         (["--policy", "strikt"], "did you mean strict"),
         (["--policy", "none.toml"], "no such policy file"),
     ],

@@ -1,0 +1,97 @@
+"""What a CI machine installs glyphpress from: a commit of a git repository, a wheel, or a version in an index."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from toolchain.core.errors import UsageProblem
+
+EXAMPLES = "git+https://HOST/OWNER/glyphpress@COMMIT, wheels/glyphpress-VERSION-py3-none-any.whl or glyphpress==VERSION"
+
+# A commit, or a tag such as v0.2.0: branches move, and a gate that changes by itself judges nothing.
+_GIT = re.compile(r"git\+(?P<url>(?:https|ssh|file)://\S+)@(?P<commit>[0-9a-f]{40}|v?\d[\w.+-]*)")
+_WHEEL = re.compile(r"glyphpress-[\w.!+]+-py3-none-any\.whl")
+_VERSION = re.compile(r"glyphpress==[\w.!+]+")
+_SECRET = re.compile(r"://[^/@]*:[^/@]*@")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source that stays the same. text: as `pip install` takes it without extras.
+
+    repository and commit: of git; None for others.
+    """
+
+    text: str
+    repository: str | None = None
+    commit: str | None = None
+
+    def requirement(self, *extras: str) -> str:
+        """Return the word for `pip install`, with extras of glyphpress."""
+        chosen = f"[{','.join(extras)}]" if extras else ""
+        if "://" in self.text:
+            return f"glyphpress{chosen} @ {self.text}"
+        name, equals, version = self.text.partition("==")
+        return f"{name}{chosen}{equals}{version}"
+
+
+def read_source(text: str, folder: Path | None = None) -> Source:
+    """Return the source that a text names; a wheel without `://` is a path below `folder` (the current one by default).
+
+    Raises UsageProblem for what is not pinned, what another machine does not have, and what would publish a password.
+    """
+    if not text.isprintable() or "$" in text or " " in text:
+        raise UsageProblem(f"{text!r} cannot be written into a CI file; give {EXAMPLES}")
+    if _SECRET.search(text):
+        raise UsageProblem(
+            "the address holds a password, which a CI file would publish; leave it out and let CI sign in"
+        )
+    if git := _GIT.fullmatch(text):
+        return Source(text, git["url"], git["commit"])
+    if text.startswith("git+"):
+        raise UsageProblem(f"{text} names no commit and no tag, so it would change by itself; give git+URL@COMMIT")
+    if _VERSION.fullmatch(text):
+        return Source(text)
+    address, _, digest = text.partition("#")
+    if not _WHEEL.fullmatch(PurePosixPath(address).name) or (
+        digest and not re.fullmatch("sha256=[0-9a-f]{64}", digest)
+    ):
+        raise UsageProblem(f"{text} is nothing that CI could install; give {EXAMPLES}")
+    if "://" in text:
+        if not text.startswith(("https://", "file://")):
+            raise UsageProblem(f"{text} would be fetched unprotected; give an https:// address")
+        return Source(text)
+    path = PurePosixPath(text)
+    if path.is_absolute() or ".." in path.parts:
+        raise UsageProblem(f"{text} lies outside the repository, where CI does not find it; copy the wheel into it")
+    if not (folder or Path()).joinpath(path).is_file():
+        raise UsageProblem(f"no file {text}; copy the wheel there, since CI installs it from the repository")
+    return Source(f"./{path}")
+
+
+def installed_source() -> Source | None:
+    """Return what the running glyphpress was installed from, as pip recorded it (PEP 610).
+
+    None where another machine has no such source: a folder, an editable checkout, or an index that pip did not record.
+    """
+    try:
+        recorded = distribution("glyphpress").read_text("direct_url.json")
+    except PackageNotFoundError:
+        return None
+    if not recorded:
+        return None
+    facts: dict[str, Any] = json.loads(recorded)
+    url = str(facts.get("url", ""))
+    if not url.startswith(("https://", "ssh://")):
+        return None
+    git = facts.get("vcs_info", {})
+    text = f"git+{url}@{git.get('commit_id')}" if git.get("vcs") == "git" else url
+    try:
+        return read_source(text)
+    except UsageProblem:
+        return None
