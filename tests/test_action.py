@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.fixtures.environments import OFFLINE, ROOT, before_install, copied_sources, wheel_once
+from tests.fixtures.environments import OFFLINE, ROOT, before_install, copied_sources, makes_no_other, wheel_once
 from tests.fixtures.small_readers import linear_reader
 
 ACTION = yaml.safe_load((ROOT / ".github/actions/gate/action.yml").read_text())
@@ -77,10 +77,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Runner:
     sources = copied_sources(folder / "glyphpress@v0.2.0")
     runner.action = sources / ".github/actions/gate"
     shutil.copytree(ROOT / ".github", sources / ".github")
-    python = folder / "python"
-    python.write_text(f'#!/bin/sh\n[ "$1 $2" = "-m venv" ] && exec ln -s {machine.folder} "$3"\n')
-    python.chmod(0o755)
-    runner.python = str(python)
+    runner.python = str(makes_no_other(machine, folder / "python"))
     done = runner.run("Install", baseline="float.onnx", candidate="int8.onnx")
     assert done.returncode == 0, done.stderr
     linear_reader(runner.workspace / "float.onnx")
