@@ -13,6 +13,7 @@ from targets.errors import nearest
 from toolchain.ci.source import EXAMPLES, Source, installed_source
 from toolchain.core.errors import UsageProblem
 from toolchain.core.files import refuse_existing, write_whole
+from toolchain.formats import catalog
 
 # Service -> the file that comes with glyphpress, and where the service looks for it.
 SERVICES = {
@@ -93,7 +94,9 @@ def _hook(job: Job, source: Source | None) -> dict[str, str]:
 
 
 def _extras(*names: str) -> tuple[str, ...]:
-    return ("litert",) if any(name.endswith(".tflite") for name in names) else ()
+    """Return the extras of glyphpress that running these files needs."""
+    known = (catalog.of(Path(name)) for name in names)
+    return tuple({file_format.extra: None for file_format in known if file_format and file_format.extra})
 
 
 def _quoted(text: str) -> str:

@@ -233,7 +233,7 @@ def init(
     \b
     Example:
       glyphpress gate init --policy strict
-      glyphpress gate init --ci github --install git+https://HOST/OWNER/glyphpress@COMMIT --data emnist:balanced
+      glyphpress gate init --ci github --install git+https://HOST/glyphpress@COMMIT
     """
     values = {name: value for name, value in job.items() if value is not None}
     if service and policy_words:

@@ -21,10 +21,10 @@ class FileFormat:
 
     name: as in `Artifact.format`; the suffix without its dot. title, runtime: the usual names of the format and of what
     runs it here. magic: bytes 4 to 8 of a file, where the format has such an identifier. pressed: whether a press makes
-    such files. loads: whether a float file can be loaded and pressed as a checkpoint can. parent: the format whose
-    files it is converted from, None where it is exported from a model. opaque: why its graph cannot be read and what to
-    give instead, to follow the file's name in a message; empty where it can. arithmetic: how `explain` computes the
-    errors and finds the kernels.
+    such files. extra: the extra of glyphpress that brings the runtime, where the core has it not. loads: whether a
+    float file can be loaded and pressed as a checkpoint can. parent: the format whose files it is converted from, None
+    where it is exported from a model. opaque: why its graph cannot be read and what to give instead, to follow the
+    file's name in a message; empty where it can. arithmetic: how `explain` computes the errors and finds the kernels.
 
     Properties of the runtime's kernels: saturates: whether sums of 8-bit products may saturate on some processors.
     activations: the 8-bit types that they take. converts_pixels: whether a file of int8 activations can take uint8
@@ -36,6 +36,7 @@ class FileFormat:
     runtime: ClassVar[str]
     magic: ClassVar[bytes] = b""
     pressed: ClassVar[bool] = False
+    extra: ClassVar[str] = ""
     loads: ClassVar[bool] = False
     parent: ClassVar[Format | None] = None
     opaque: ClassVar[str] = ""

@@ -25,6 +25,7 @@ class TfliteFormat(FileFormat):
     title = "TFLite"
     runtime = "LiteRT"
     magic = b"TFL3"
+    extra = "litert"
     pressed = True
     activations = ("int8",)
     converts_pixels = True
