@@ -105,19 +105,15 @@ def test_its_own_steps_make_a_program_that_gates(tmp_path: Path, tmp_path_factor
     linear_reader(tmp_path / "float.onnx")
     linear_reader(tmp_path / "broken.onnx", dead=(4, 7))
     (program,) = json.loads(last("gate", "ENTRYPOINT"))
-    words = [
-        "gate",
-        "--baseline",
-        "float.onnx",
-        "--candidate",
-        "broken.onnx",
-        "--data",
-        "builtin:digits",
-        "--policy",
-        "smoke",
-    ]
+    words = ("gate", "--data", "builtin:digits", "--policy", "smoke", "--candidate", "broken.onnx")
     clean = {"PATH": os.defpath, "HOME": str(tmp_path)}
-    done = subprocess.run([prefix / "bin" / program, *words], cwd=tmp_path, env=clean, capture_output=True, check=False)
+    done = subprocess.run(
+        [prefix / "bin" / program, *words, "--baseline", "float.onnx"],
+        cwd=tmp_path,
+        env=clean,
+        capture_output=True,
+        check=False,
+    )
     assert done.returncode == 1, done.stderr
 
 

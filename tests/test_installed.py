@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from tests.fixtures.digit_files import digit_files
-from tests.fixtures.environments import Environment, environment, wheel_once
+from tests.fixtures.environments import ROOT, Environment, environment, wheel_once
 from tests.fixtures.small_readers import linear_reader
 
 PRESS = "'glyphpress[press]'"
@@ -29,6 +30,11 @@ def core(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
 def test_the_core_is_light(core: Environment) -> None:
     assert {"torch", "litert-torch", "ai-edge-litert"}.isdisjoint(core.packages)
     assert core.bytes() < LARGEST
+
+
+def test_it_says_the_version_of_the_project(core: Environment, tmp_path: Path) -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert core.run("--version", cwd=tmp_path).stdout == f"glyphpress {version}\n"
 
 
 def test_the_core_judges_measures_and_reports(core: Environment, tmp_path: Path) -> None:
