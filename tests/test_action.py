@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.fixtures.environments import OFFLINE, ROOT, before_install, copied_sources, makes_no_other, wheel_once
+from tests.fixtures.environments import OFFLINE, ROOT, before_install, clean, copied_sources, makes_no_other, wheel_once
 from tests.fixtures.small_readers import linear_reader
 
 ACTION = yaml.safe_load((ROOT / ".github/actions/gate/action.yml").read_text())
@@ -41,8 +40,7 @@ class Runner:
         script.write_text(STEPS[step]["run"])
         self.outputs.write_text("")
         self.summary.write_text("")
-        env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "GLYPHPRESS"))}
-        env |= OFFLINE | {name: values[value] for name, value in STEPS[step]["env"].items()}
+        env = clean() | OFFLINE | {name: values[value] for name, value in STEPS[step]["env"].items()}
         env |= {
             "GITHUB_ACTIONS": "true",
             "GITHUB_ACTION_PATH": str(self.action),

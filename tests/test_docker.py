@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.environments import OFFLINE, ROOT, SOURCES, before_install, makes_no_other, wheel_once
+from tests.fixtures.environments import OFFLINE, ROOT, SOURCES, before_install, clean, makes_no_other, wheel_once
 from tests.fixtures.small_readers import linear_reader
 
 Line = tuple[str, str]
@@ -99,14 +99,14 @@ def test_its_own_steps_make_a_program_that_gates(tmp_path: Path, tmp_path_factor
                 _copy(ROOT / name, folder / target)
         else:
             assert instruction == "RUN"
-            env = os.environ | OFFLINE | {"PATH": f"{tmp_path}:{os.defpath}"}
+            env = clean() | OFFLINE | {"PATH": f"{tmp_path}:{os.defpath}"}
             script = rest.replace("/opt/glyphpress", str(prefix))
             subprocess.run(["sh", "-c", script], cwd=folder, env=env, check=True, capture_output=True)
     linear_reader(tmp_path / "float.onnx")
     linear_reader(tmp_path / "broken.onnx", dead=(4, 7))
     (program,) = json.loads(last("gate", "ENTRYPOINT"))
     words = ("gate", "--data", "builtin:digits", "--policy", "smoke", "--candidate", "broken.onnx")
-    clean = {"PATH": os.defpath, "HOME": str(tmp_path)}
+    env = {"PATH": os.defpath, "HOME": str(tmp_path)}
     done = subprocess.run(
         [prefix / "bin" / program, *words, "--baseline", "float.onnx"],
         cwd=tmp_path,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -30,9 +29,7 @@ def ran(name: str, arguments: list[str], project: Path, core: Environment) -> su
     assert hook["language"] == "python"
     changed = sorted(path.name for path in project.iterdir() if re.search(hook["files"], path.name))
     words = [*shlex.split(hook["entry"]), *arguments, *(changed if hook.get("pass_filenames", True) else [])]
-    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    env["PATH"] = f"{core.folder / 'bin'}:{os.defpath}"
-    return subprocess.run(["env", *words], cwd=project, env=env, capture_output=True, text=True, check=False)
+    return core.run_any(*words, cwd=project)
 
 
 def test_the_gate_stops_a_commit_of_a_worse_file(core: Environment, tmp_path: Path) -> None:

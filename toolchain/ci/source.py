@@ -14,7 +14,7 @@ from toolchain.core.errors import UsageProblem
 EXAMPLES = "git+https://HOST/OWNER/glyphpress@COMMIT, wheels/glyphpress-VERSION-py3-none-any.whl or glyphpress==VERSION"
 
 # A commit, or a tag such as v0.2.0: branches move, and a gate that changes by itself judges nothing.
-_GIT = re.compile(r"git\+(?P<url>(?:https|ssh|file)://\S+)@(?P<commit>[0-9a-f]{40}|v?\d[\w.+-]*)")
+_GIT = re.compile(r"git\+(?P<url>(?:https|ssh)://\S+)@(?P<commit>[0-9a-f]{40}|v?\d[\w.+-]*)")
 _WHEEL = re.compile(r"glyphpress-[\w.!+]+-py3-none-any\.whl")
 _VERSION = re.compile(r"glyphpress==[\w.!+]+")
 _SECRET = re.compile(r"://[^/@]*:[^/@]*@")
@@ -54,7 +54,7 @@ def read_source(text: str, folder: Path | None = None) -> Source:
     if git := _GIT.fullmatch(text):
         return Source(text, git["url"], git["commit"])
     if text.startswith("git+"):
-        raise UsageProblem(f"{text} names no commit and no tag, so it would change by itself; give git+URL@COMMIT")
+        raise UsageProblem(f"{text} is no commit or tag that CI can fetch (a branch would move); give {EXAMPLES}")
     if _VERSION.fullmatch(text):
         return Source(text)
     address, _, digest = text.partition("#")
@@ -63,8 +63,8 @@ def read_source(text: str, folder: Path | None = None) -> Source:
     ):
         raise UsageProblem(f"{text} is nothing that CI could install; give {EXAMPLES}")
     if "://" in text:
-        if not text.startswith(("https://", "file://")):
-            raise UsageProblem(f"{text} would be fetched unprotected; give an https:// address")
+        if not text.startswith("https://"):
+            raise UsageProblem(f"{text} is no address that another machine can trust; give one with https://")
         return Source(text)
     path = PurePosixPath(text)
     if path.is_absolute() or ".." in path.parts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -17,7 +16,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from tests.fixtures.environments import OFFLINE, Environment, before_install, environment, wheel_once
+from tests.fixtures.environments import Environment, before_install, environment, wheel_once
 from tests.fixtures.small_readers import linear_reader
 from toolchain.ci import SERVICES, Job, ci_text, write_policy
 from toolchain.ci.source import Source, read_source
@@ -63,7 +62,7 @@ def gitlab(jobs: dict[str, Any]) -> Steps:
 def pre_commit(config: dict[str, Any]) -> Steps:
     (hook,) = config["repos"][0]["hooks"]
     assert hook["pass_filenames"] is False
-    return Steps((), ("env", *shlex.split(hook["entry"])))
+    return Steps((), tuple(shlex.split(hook["entry"])))
 
 
 READ: dict[str, Callable[[dict[str, Any]], Steps]] = {"github": github, "gitlab": gitlab, "pre-commit": pre_commit}
@@ -85,10 +84,7 @@ def project(tmp_path: Path) -> Path:
 def ran(
     command: tuple[str, ...], steps: Steps, project: Path, machine: Environment
 ) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "GLYPHPRESS"))}
-    path = {"PATH": f"{machine.folder / 'bin'}:{os.defpath}", "GITHUB_STEP_SUMMARY": str(project / "summary.md")}
-    env = clean | OFFLINE | steps.settings | path
-    return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=120, check=False)
+    return machine.run_any(*command, cwd=project, **steps.settings, GITHUB_STEP_SUMMARY=str(project / "summary.md"))
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -41,11 +41,13 @@ def test_a_wheel_lies_in_the_repository(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("git+https://git.example.org/them/glyphpress", "names no commit"),
-        ("git+https://git.example.org/them/glyphpress@main", "names no commit"),
+        ("git+https://git.example.org/them/glyphpress", "is no commit or tag"),
+        ("git+https://git.example.org/them/glyphpress@main", "is no commit or tag"),
         (f"git+https://me:hunter2@git.example.org/them/glyphpress@{COMMIT}", "a password"),
-        (f"git+http://git.example.org/them/glyphpress@{COMMIT}", "names no commit"),
-        (f"http://files.example.org/{WHEEL}", "unprotected"),
+        (f"git+http://git.example.org/them/glyphpress@{COMMIT}", "is no commit or tag"),
+        (f"http://files.example.org/{WHEEL}", "no address that another"),
+        (f"file:///tmp/{WHEEL}", "no address that another machine can trust"),
+        (f"git+file:///home/me/glyphpress@{COMMIT}", "is no commit or tag"),
         (f"/tmp/{WHEEL}", "outside the repository"),
         (f"../{WHEEL}", "outside the repository"),
         ("other-1.0-py3-none-any.whl", "nothing that CI could install"),
