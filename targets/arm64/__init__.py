@@ -26,7 +26,7 @@ from targets.agent import Channel, RemoteSession
 from targets.artifact import Artifact, Format
 from targets.catalog import DEFAULTS
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget, nearest
-from targets.host.cache import cached, install_wheels, installed_runtimes, run_program
+from targets.host.cache import cached, install_wheels, installed_versions, run_program
 from targets.session import Cost, Instructions
 from targets.target import Availability, Progress, Target, silent
 
@@ -95,7 +95,7 @@ def arm64_root(progress: Progress = silent) -> Path:
         install_wheels(part / SITE, PYTHON, "aarch64")
         progress("arm64 root", 2, 2)
 
-    return cached("arm64/root", " ".join((SUITE, *PACKAGES, *installed_runtimes())), build, need=NEEDED_BYTES)
+    return cached("arm64/root", " ".join((SUITE, *PACKAGES, *installed_versions())), build, need=NEEDED_BYTES)
 
 
 QEMU, COMPILER = "qemu-aarch64", "gcc"

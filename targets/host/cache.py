@@ -180,15 +180,17 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 RUNTIME_PACKAGES = ("numpy", "onnxruntime", "ai-edge-litert", "flatbuffers", "protobuf")
+PICTURE_PACKAGES = ("pillow", "scipy")
+"""What makes a glyph of a picture; a board needs them once a model is deployed there."""
 ARCHITECTURES = ("aarch64", "x86_64")
 """Architectures for which all of them have wheels."""
 _MANYLINUX = ("_2_28", "_2_27", "_2_17", "2014")
 
 
-def installed_runtimes() -> list[str]:
-    """Return `NAME==VERSION` of every package of the runtimes that this host has."""
+def installed_versions(packages: Sequence[str] = RUNTIME_PACKAGES) -> list[str]:
+    """Return `NAME==VERSION` of every package that this host has, by default of those of the runtimes."""
     pins = []
-    for name in RUNTIME_PACKAGES:
+    for name in packages:
         try:
             pins.append(f"{name}=={version(name)}")
         except PackageNotFoundError:
@@ -196,13 +198,13 @@ def installed_runtimes() -> list[str]:
     return pins
 
 
-def install_wheels(folder: Path, python: str, architecture: str) -> None:
-    """Install the packages into `folder` for that Python (`3.11`) and architecture.
+def install_wheels(folder: Path, python: str, architecture: str, packages: Sequence[str] = RUNTIME_PACKAGES) -> None:
+    """Install packages into `folder` for that Python (`3.11`) and architecture.
 
     They have the host's versions, so that the same code runs there; where there are none for that Python, the newest
     ones, and no LiteRT where that has none at all. Raises TargetUnavailable with pip's last line.
     """
-    pins = installed_runtimes()
+    pins = installed_versions(packages)
     newest = [pin.partition("==")[0] for pin in pins]
     errors = ""
     for requirements in (pins, newest, [name for name in newest if name != "ai-edge-litert"]):

@@ -15,7 +15,7 @@ import shlex
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,14 @@ from typing import IO
 
 from targets.artifact import file_sha256
 from targets.errors import RunFailed, TargetError, TargetUnavailable, UnknownTarget
-from targets.host.cache import ARCHITECTURES, cached, install_wheels, installed_runtimes
+from targets.host.cache import (
+    ARCHITECTURES,
+    PICTURE_PACKAGES,
+    RUNTIME_PACKAGES,
+    cached,
+    install_wheels,
+    installed_versions,
+)
 from targets.host.text import json_value
 
 _FORM = re.compile(r"//(?:(?P<user>[\w.][\w.-]*)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.][\w.-]*)(?::(?P<port>\d{1,5}))?/?")
@@ -119,9 +126,17 @@ def ssh_error(address: Address, output: str) -> TargetError:
     return RunFailed(f"{address}: {last}; try `ssh {login}` by hand")
 
 
-def run_on_board(address: Address, *arguments: str, source: IO[bytes] | None = None) -> str:
-    """Run `bootstrap.py` on the board with `source` as stdin; returns its output, raises the error of `ssh_error`."""
-    command = shlex.join(["python3", "-c", _BOOTSTRAP.read_text(encoding="utf-8"), *arguments])
+def run_on_board(address: Address, *arguments: str, source: IO[bytes] | None = None, program: Path = _BOOTSTRAP) -> str:
+    """Run a program of this folder on the board with `source` as stdin.
+
+    Returns its output, raises the error of `ssh_error`.
+    """
+    command = shlex.join(["python3", "-c", program.read_text(encoding="utf-8"), *arguments])
+    return shell_on_board(address, command, source).decode(errors="replace")
+
+
+def shell_on_board(address: Address, command: str, source: IO[bytes] | None = None) -> bytes:
+    """Run a shell command on the board with `source` as stdin; returns its output, raises that of `ssh_error`."""
     try:
         done = subprocess.run(
             ssh(address, command), stdin=source or subprocess.DEVNULL, capture_output=True, check=False
@@ -130,7 +145,7 @@ def run_on_board(address: Address, *arguments: str, source: IO[bytes] | None = N
         raise TargetUnavailable(f"{address}: no ssh here ({error}); `apt-get install openssh-client`") from error
     if done.returncode:
         raise ssh_error(address, done.stderr.decode(errors="replace"))
-    return done.stdout.decode(errors="replace")
+    return done.stdout
 
 
 @dataclass(frozen=True)
@@ -141,6 +156,11 @@ class BoardFacts:
     architecture: str
     home: str
     folders: list[str]
+
+    @property
+    def release(self) -> str:
+        """Its Python's major and minor version, as wheels name it."""
+        return ".".join(self.python.split(".")[:2])
 
 
 def board_facts(address: Address) -> BoardFacts:
@@ -221,33 +241,34 @@ def agent_layer() -> BoardFolder:
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
     def build(archive: Path) -> None:
-        _archived(archive, {str(path.relative_to(ROOT)): path for path in paths})
+        archived(archive, {str(path.relative_to(ROOT)): path for path in paths})
 
     return BoardFolder("agent", digest, build)
 
 
-def wheels_layer(python: str, architecture: str) -> BoardFolder:
+def wheels_layer(python: str, architecture: str, *, pictures: bool = False) -> BoardFolder:
     """Return the layer with the runtimes for a Python (`3.11`) and an architecture; fetched when its archive is built.
 
-    Raises TargetUnavailable for an architecture without wheels.
+    pictures: the layer with what reads pictures instead. Raises TargetUnavailable for an architecture without wheels.
     """
     if architecture not in ARCHITECTURES:
         raise TargetUnavailable(
             f"ONNX Runtime and LiteRT have no wheels for {architecture} (there is tflite-runtime 2.14 for Python 3.11, "
             "which the agent cannot use); install a 64-bit system there"
         )
-    made_of = " ".join((python, architecture, *installed_runtimes()))
+    packages = PICTURE_PACKAGES if pictures else RUNTIME_PACKAGES
+    made_of = " ".join((python, architecture, *installed_versions(packages)))
 
     def build(archive: Path) -> None:
         with tempfile.TemporaryDirectory(dir=archive.parent) as folder:
-            install_wheels(Path(folder), python, architecture)
+            install_wheels(Path(folder), python, architecture, packages)
             files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
-            _archived(archive, {str(path.relative_to(folder)): path for path in files})
+            archived(archive, {str(path.relative_to(folder)): path for path in files})
 
-    return BoardFolder("wheels", made_of, build, need=300_000_000)
+    return BoardFolder("pictures" if pictures else "wheels", made_of, build, need=300_000_000)
 
 
-def _archived(archive: Path, files: dict[str, Path]) -> None:
+def archived(archive: Path, files: dict[str, Path]) -> None:
     """Write a tar archive that depends on names and contents alone, so that the same files give the same digest."""
     with (
         gzip.GzipFile(archive, "wb", compresslevel=4, mtime=0) as packed,
@@ -284,25 +305,32 @@ def set_up(word: str, *, force: bool = False, progress: Callable[[str, int, int]
     facts = board_facts(address)
     layers = layers_for(facts)
     missing = [layer for layer in layers if force or layer.name not in facts.folders]
-    for done, layer in enumerate(missing):
-        progress(f"pushing to {address}", done, len(missing))
-        with layer.archive.open("rb") as stream:
-            run_on_board(address, "take", layer.name, layer.sha256, source=stream)
-    if missing:
-        progress(f"pushing to {address}", len(missing), len(missing))
-    pushed = {layer.name: layer.archive.stat().st_size for layer in missing}
+    pushed = push(address, missing, progress)
     return SetUp(str(address), facts, tuple(layer.name for layer in layers), pushed)
+
+
+def push(address: Address, folders: Sequence[BoardFolder], progress: Callable[[str, int, int], None]) -> dict[str, int]:
+    """Push folders to a board, which verifies each by its digest; returns the bytes pushed by name."""
+    for done, folder in enumerate(folders):
+        progress(f"pushing to {address}", done, len(folders))
+        with folder.archive.open("rb") as stream:
+            run_on_board(address, "take", folder.name, folder.sha256, source=stream)
+    if folders:
+        progress(f"pushing to {address}", len(folders), len(folders))
+    return {folder.name: folder.archive.stat().st_size for folder in folders}
 
 
 def layers_for(facts: BoardFacts) -> tuple[BoardFolder, BoardFolder]:
     """Return the layers that a board of these facts needs."""
-    python = ".".join(facts.python.split(".")[:2])
-    return agent_layer(), wheels_layer(python, facts.architecture)
+    return agent_layer(), wheels_layer(facts.release, facts.architecture)
 
 
-def installed_layers(address: Address) -> tuple[str, list[str]]:
-    """Return home and layers of a board that is set up; raises TargetUnavailable where it is not."""
-    facts = board_facts(address)
+def installed_layers(address: Address, facts: BoardFacts | None = None) -> tuple[str, list[str]]:
+    """Return home and layers of a board that is set up; raises TargetUnavailable where it is not.
+
+    facts: where they were asked for before.
+    """
+    facts = facts or board_facts(address)
     layers = layers_for(facts)
     if not {layer.name for layer in layers} <= set(facts.folders):
         raise TargetUnavailable(f"{address}: not set up for this version; run `glyphpress targets setup {address}`")

@@ -107,6 +107,7 @@ CHECKPOINT = _names(_shipped_models, suffixes=CHECKPOINTS, or_file=True)
 ANY_MODEL = _names(_shipped_models, suffixes=(*CHECKPOINTS, *ARTIFACTS), or_file=True)
 READER = _names(_shipped_models, suffixes=(".onnx", *ARTIFACTS), or_file=True)
 DATA = _names(_data, or_file=True)
+DEPLOYED = _names(lambda: ["ssh://"], suffixes=(".onnx", ".tflite"), or_file=True)
 
 
 class _Bash(BashComplete):

@@ -89,6 +89,10 @@ COMMANDS = {
         "toolchain.cli.snippet:snippet",
         "Print a complete program that reads pictures with this very file, without glyphpress.",
     ),
+    "deploy": (
+        "toolchain.cli.deploy:deploy",
+        "Put a model file on a board (ssh://[USER@]HOST[:PORT]) and let it read pictures there as a service.",
+    ),
     "compare": (
         "toolchain.cli.evaluate:compare",
         "Compare two model files, or two saved evaluations (.npz), image by image.",

@@ -22,7 +22,8 @@ from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
 from targets.ssh.bundle import MODULES, Address, BoardFacts, SetUp, agent_layer, ssh, ssh_error, wheels_layer
 
 TARGETS = Path(__file__).resolve().parents[3] / "targets"
-THERE = [TARGETS / f"{module}.py" for module in MODULES] + [TARGETS / "ssh/bootstrap.py"]
+THERE = [TARGETS / f"{module}.py" for module in MODULES]
+THERE += [TARGETS / "ssh/bootstrap.py", TARGETS / "ssh/versions.py"]
 NAME = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True)
 
 

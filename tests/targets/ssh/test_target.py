@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from calibration.load import load
 from targets import catalog
 from targets import ssh as ssh_target
 from targets.artifact import Artifact
@@ -24,7 +27,7 @@ from targets.errors import ConnectionLost, RunFailed, TargetUnavailable
 from targets.metadata import save_sidecar
 from targets.session import TimingPlan
 from targets.ssh import bootstrap
-from targets.ssh.bundle import set_up
+from targets.ssh.bundle import Address, set_up, shell_on_board
 from tests.fixtures.board import Board, board, needs
 from tests.fixtures.digit_files import digit_files
 from tests.fixtures.digit_pages import check_read_alike
@@ -253,6 +256,27 @@ def test_a_picture_is_read_there_as_here(
     reached: Board, file: str, glyphpress: Callable[..., Any], tmp_path: Path
 ) -> None:
     check_read_alike(glyphpress, digit_files(tmp_path)[file].path, reached.word, tmp_path, within=0)
+
+
+def test_a_model_is_deployed_with_all_that_reads_pictures(
+    reached: Board, glyphpress: Callable[..., Any], tmp_path: Path
+) -> None:
+    model = digit_files(tmp_path)["digits.static-int8.tflite"].path
+    done = glyphpress("deploy", model, reached.word, "--json")
+    assert done.code == 0, done.err
+    facts = json.loads(done.out)
+    assert (facts["answers"], facts["service"]) == (50, "")
+    assert "there is no systemd" in facts["notes"][0]
+    picture = reached.home / "scan.png"
+    Image.fromarray(255 - load("builtin:digits", "test").images[3]).resize((90, 90)).save(picture)
+    run = f"{facts['folder']}/current/run /root/scan.png"
+    said = shell_on_board(Address.parse(reached.word.removeprefix("ssh:")), run).decode()
+    here = glyphpress("snippet", model, "-o", tmp_path / "read.py")
+    assert here.code == 0
+    expected = subprocess.run(
+        [sys.executable, tmp_path / "read.py", picture], capture_output=True, text=True, check=True
+    )
+    assert said.split()[1:] == expected.stdout.split()[1:]
 
 
 def test_the_command_line_evaluates_there(
