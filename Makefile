@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Compiled modules are kept, whatever the shell says: without them every new process compiles torch and the converters
 # again, and an export takes twice the CPU time.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help demo test fuzz kills lint format bench clean
+.PHONY: help demo test fuzz kills lint format docs bench clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -32,18 +32,22 @@ lint: .venv/ready ## ruff check, ruff format --check, mypy --strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: .venv/ready ## rewrite the sources, and README's command list, in the one form
+format: .venv/ready ## rewrite the sources, and the generated parts of docs, in the one form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/python -m toolchain.cli.reference README.md
+	$(BIN)/python -m bench.reference docs
 
-bench: .venv/ready ## the numbers of README, measured again (DATA=emnist:balanced)
-	$(BIN)/python -m bench.readme $(or $(DATA),emnist:balanced)
+docs: .venv/ready ## the documentation as a site with a search, in site/
+	$(BIN)/zensical build --clean --strict
+
+bench: .venv/ready ## the numbers of README and docs, measured again (DATA=emnist:balanced)
+	$(BIN)/python -m bench.recipes $(or $(DATA),emnist:balanced)
 	$(BIN)/python -m bench.example $(or $(DATA),emnist:balanced)
+	$(BIN)/python -m bench.pictures
 
 kills: .venv/ready ## 200 kills of the commands that write, and what each leaves (KILLS=200)
 	$(BIN)/python -m tests.kills.run --kills $(or $(KILLS),200)
 
 clean: ## remove what was built
-	rm -rf .venv build dist demo-out fuzz-failures *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site .cache demo-out fuzz-failures *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,1 +1,1 @@
-"""The numbers of README, measured through the public API; what was measured stays in `results/`."""
+"""The numbers of README and docs, measured through the public API; what was measured stays in `results/`."""

@@ -16,8 +16,8 @@ from toolchain.core.json_codec import from_json, to_json
 def test_the_page_is_what_the_stored_results_say() -> None:
     stored = [bench.load(path) for name in bench.REFERENCES if (path := bench.RESULTS / f"{name}.json").is_file()]
     assert bench.PAGE.read_text(encoding="utf-8") == bench.page(stored)
-    readme = bench.README.read_text(encoding="utf-8")
-    assert readme == bench.with_table(readme, stored)
+    reference = bench.REFERENCE.read_text(encoding="utf-8")
+    assert reference == bench.with_table(reference, stored)
 
 
 def test_every_reference_model_has_a_row() -> None:

@@ -1,8 +1,8 @@
-"""Measure README's table again: `make bench DATA=DIR:balanced`, about 15 minutes on two cores.
+"""Measure the table of recipes again: `make bench DATA=DIR:balanced`, about 15 minutes on two cores.
 
 Presses the built-in model with every shipped recipe that trains no student, in both formats, on EMNIST's balanced
 split. Every file is evaluated on all test images, and all files are timed in one interleaved run. `results/balanced/`
-holds the report and the raw timings in nanoseconds; README's table is made from that report alone.
+holds the report and the raw timings in nanoseconds; the table of `PAGE` is made from that report alone.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from toolchain.report.press_report import drop_text, verdict_text
 from toolchain.report.report import Report, Row
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "reference" / "results.md"
 RESULTS = ROOT / "bench" / "results" / "balanced"
 STORED = ("report.json", "timings.npz")
 MARKS = "<!-- table: make bench -->\n", "<!-- end of table -->\n"
@@ -73,15 +74,15 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def with_new_table(readme: str, report: Report) -> str:
-    """Return README's text with the table of this report."""
+def with_new_table(page: str, report: Report) -> str:
+    """Return a page's text with the table of this report."""
     start, end = map(re.escape, MARKS)
-    return re.sub(f"({start}).*?({end})", lambda match: match[1] + table(report) + match[2], readme, flags=re.S)
+    return re.sub(f"({start}).*?({end})", lambda match: match[1] + table(report) + match[2], page, flags=re.S)
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m bench.readme DATA, where DATA is a balanced split such as emnist:balanced")
-    path, report = ROOT / "README.md", measure(sys.argv[1])
-    path.write_text(with_new_table(path.read_text(encoding="utf-8"), report), encoding="utf-8")
+        sys.exit("usage: python -m bench.recipes DATA, where DATA is a balanced split such as emnist:balanced")
+    measured = measure(sys.argv[1])
+    PAGE.write_text(with_new_table(PAGE.read_text(encoding="utf-8"), measured), encoding="utf-8")
     print(table(Report.load(RESULTS)), end="")
