@@ -110,7 +110,7 @@ def test_its_own_steps_make_a_program_that_gates(tmp_path: Path, tmp_path_factor
     done = subprocess.run(
         [prefix / "bin" / program, *words, "--baseline", "float.onnx"],
         cwd=tmp_path,
-        env=clean,
+        env=env,
         capture_output=True,
         check=False,
     )
