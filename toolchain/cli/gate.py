@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from toolchain.core.context import RunContext
     from toolchain.report.judgement import Judgement
 
+NAME = click.Path(dir_okay=False)
+"""A file of another machine: completed like one, and kept as it was typed."""
 CHANCE = values.Finite(0.5, 1, min_open=True, max_open=True)
 
 
@@ -203,11 +205,12 @@ def _refuse_idle_threads(*files: Path) -> None:
 @click.option(
     "--install",
     metavar="SOURCE",
+    type=NAME,
     help="With --ci: what CI installs: git+URL@COMMIT, the path or address of a wheel, or glyphpress==VERSION. "
     "Default: what this glyphpress was installed from.",
 )
-@click.option("--model", metavar="FILE", help="With --ci: float file from which CI makes the baseline.")
-@click.option("--candidate", metavar="FILE", help="With --ci: file to judge.")
+@click.option("--model", type=NAME, help="With --ci: float file from which CI makes the baseline.")
+@click.option("--candidate", type=NAME, help="With --ci: file to judge.")
 @click.option("--data", metavar="DATA", shell_complete=complete.DATA, help="With --ci: images, as `gate --data` takes.")
 @click.option(
     "-o",
