@@ -17,7 +17,8 @@ EXAMPLES = "git+https://HOST/OWNER/glyphpress@COMMIT, wheels/glyphpress-VERSION-
 _GIT = re.compile(r"git\+(?P<url>(?:https|ssh)://\S+)@(?P<commit>[0-9a-f]{40}|v?\d[\w.+-]*)")
 _WHEEL = re.compile(r"glyphpress-[\w.!+]+-py3-none-any\.whl")
 _VERSION = re.compile(r"glyphpress==[\w.!+]+")
-_SECRET = re.compile(r"://[^/@]*:[^/@]*@")
+# A password, or a token in place of a user; ssh needs the name of one.
+_SECRET = re.compile(r"https?://[^/@]*@|://[^/@]*:[^/@]*@")
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,7 @@ def read_source(text: str, folder: Path | None = None) -> Source:
     if not text.isprintable() or "$" in text or " " in text:
         raise UsageProblem(f"{text!r} cannot be written into a CI file; give {EXAMPLES}")
     if _SECRET.search(text):
-        raise UsageProblem(
-            "the address holds a password, which a CI file would publish; leave it out and let CI sign in"
-        )
+        raise UsageProblem("the address holds a password or token, which a CI file would publish; leave it out")
     if git := _GIT.fullmatch(text):
         return Source(text, git["url"], git["commit"])
     if text.startswith("git+"):

@@ -44,6 +44,7 @@ def test_a_wheel_lies_in_the_repository(tmp_path: Path) -> None:
         ("git+https://git.example.org/them/glyphpress", "is no commit or tag"),
         ("git+https://git.example.org/them/glyphpress@main", "is no commit or tag"),
         (f"git+https://me:hunter2@git.example.org/them/glyphpress@{COMMIT}", "a password"),
+        (f"git+https://hunter2@git.example.org/them/glyphpress@{COMMIT}", "a password or token"),
         (f"git+http://git.example.org/them/glyphpress@{COMMIT}", "is no commit or tag"),
         (f"http://files.example.org/{WHEEL}", "no address that another"),
         (f"file:///tmp/{WHEEL}", "no address that another machine can trust"),
