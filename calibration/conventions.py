@@ -14,7 +14,7 @@ from string import ascii_uppercase, digits
 import numpy as np
 
 from calibration.dataset import SIDE, Dataset, Images, Labels, Split, chunks
-from calibration.errors import CorruptData, UnknownData
+from calibration.errors import CorruptData, EmptyData, UnknownData
 from calibration.orientation import TURNS, UNDONE_BY, looks
 from calibration.spec import SPLITS, EmnistSplit, classes_text
 from calibration.stored import Stored
@@ -78,9 +78,14 @@ def _labels(stored: Stored, path: Path, split: EmnistSplit | None) -> tuple[Labe
     """Return labels from 0, the classes, and a phrase about both."""
     low, high = int(stored.labels.min()), int(stored.labels.max())
     run = f"labels {low} to {high}"
+    if low == high:
+        raise EmptyData(
+            f"{path} holds a single class, label {low}, and two or more are needed; a table has its label in the first "
+            "column"
+        )
     if split:
-        # Some copies of the letters have labels from 0, where NIST has them from 1.
-        first = 0 if split.label_offset and (low, high) == (0, len(split.classes) - 1) else split.label_offset
+        # Copies number the classes from 0 or from 1, whatever NIST does; as many numbers as classes leave no doubt.
+        first = low if low in (0, 1) and high - low + 1 == len(split.classes) else split.label_offset
         classes, meaning = split.classes, f"the classes of {split.name}"
     elif stored.classes:
         first, classes, meaning = 0, stored.classes, "the classes that the file names"

@@ -21,10 +21,12 @@ from calibration.spec import SPLITS
 from calibration.stored import Stored
 
 _OTHER: dict[Split, Split] = {"train": "test", "test": "train"}
-_SPLIT_OF_EMNIST = re.compile(r"emnist-([a-z]+)(?:-train|-test)?\.")
+_SPLIT_OF_EMNIST = re.compile(r"emnist-([a-z]+)(?:-train|-test)?\.", re.IGNORECASE)
 _HALF = re.compile(r"(?<![A-Za-z])(train|test)(?![A-Za-z])", re.IGNORECASE)
 _SHARD = re.compile(r"-\d+-of-\d+\.parquet$")
 _MNIST: dict[Split, str] = {"train": "train", "test": "t10k"}
+_ENDS = (".csv", ".csv.gz", ".mat", ".parquet")
+_GZIP = b"\x1f\x8b"
 _POINTER = b"version https://git-lfs"
 
 
@@ -36,7 +38,7 @@ def load_file(path: Path, split: Split, hints: Hints) -> Dataset:
     """
     kind = _kind(path)
     named = _SPLIT_OF_EMNIST.match(path.name)
-    table = hints.split or (SPLITS.get(named[1]) if named else None)
+    table = hints.split or (SPLITS.get(named[1].lower()) if named else None)
     hints = replace(hints, split=table)
     usual = "transpose" if named and kind in ("csv", "mat") else ""
     origin = f"emnist:{table.name}/{split}" if named and table else f"{path.name.split('.')[0]}/{split}"
@@ -81,6 +83,11 @@ def has_mnist(folder: Path) -> bool:
     return any(_mnist_file(folder, split, "images-idx3") for split in _MNIST)
 
 
+def data_files(folder: Path) -> list[Path]:
+    """Return the tables, MATLAB's and parquet files in a folder, by the ends of their names."""
+    return sorted(path for path in folder.iterdir() if path.name.lower().endswith(_ENDS) and path.is_file())
+
+
 def _mnist_file(folder: Path, split: Split, kind: str) -> Path | None:
     # torchvision and Kaggle unpack the same file under these two names.
     names = (f"{_MNIST[split]}-{kind}-ubyte", f"{_MNIST[split]}-{kind.replace('-', '.')}-ubyte")
@@ -102,7 +109,13 @@ def _kind(path: Path) -> str:
         return "mat"
     if start.startswith(b"PK"):
         raise CorruptData(f"{path} is a zip archive; unpack it, and give the file or folder that you want")
-    if start.startswith(b"\0\0\x08") or "-ubyte" in path.name:
+    idx = start.startswith(b"\0\0\x08") or "-ubyte" in path.name
+    if b"\0" in start and not idx and not start.startswith(_GZIP):
+        raise CorruptData(
+            f"{path} is neither a table as text, nor parquet, nor a MATLAB file of version 5 or later; save it as one "
+            "of these (in MATLAB with `save -v7`)"
+        )
+    if idx:
         named = _SPLIT_OF_EMNIST.match(f"{path.name.split('-images')[0].split('-labels')[0]}.")
         raise CorruptData(
             f"{path} is one of several IDX files; give their folder, {path.parent}{f':{named[1]}' if named else ''}"

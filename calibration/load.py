@@ -252,7 +252,8 @@ def load_split(
         only, split_it = "", ""
         if find_split(table, other, roots):
             only, split_it = f", where the {other} split is", f", and {table.name}/{other} splits that file alone"
-        raise DataNotFound(f"no {stem}-images-idx3-ubyte[.gz] in or below {searched}{only}; {fix}{split_it}")
+        kinds = f"{stem}-images-idx3-ubyte[.gz], {stem}.csv[.gz] or emnist-{table.name}.mat"
+        raise DataNotFound(f"no {kinds} in or below {searched}{only}; {fix}{split_it}{_instead(roots)}")
     below = files.folder not in roots and files.folder.name not in {"gzip", "official", "raw"}
     which = brackets(classes) if classes != table.classes else ""
     origin = f"{spec}{which}/{split}" + (f" ({files.folder.name})" if below else "")
@@ -268,6 +269,18 @@ def load_split(
         indices, labels = of_classes(labels, table.classes, classes, origin)
         images = images.subset(indices)
     return Dataset.of(images, labels, classes, origin, split)
+
+
+def _instead(roots: list[Path]) -> str:
+    """Return the advice to name a data file of another kind that lies in one of the folders, empty without any."""
+    from calibration.data_file import data_files, has_mnist
+
+    for root in filter(Path.is_dir, roots):
+        if has_mnist(root):
+            return f"; {root} itself, without a split, is MNIST's files"
+        if others := data_files(root):
+            return f"; or give {others[0]} itself"
+    return ""
 
 
 def read_labels(path: Path, table: EmnistSplit, *, expected: int, images: Path) -> Labels:
@@ -322,8 +335,12 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _subfolders(parent: Path) -> list[Path]:
+    return [folder for folder in _entries(parent) if folder.is_dir() and not folder.name.startswith(".")]
+
+
+def _entries(folder: Path) -> list[Path]:
     try:
-        return sorted(folder for folder in parent.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+        return sorted(folder.iterdir())
     except PermissionError:
         # A folder that cannot be read is skipped.
         return []
@@ -331,9 +348,11 @@ def _subfolders(parent: Path) -> list[Path]:
 
 def _files(folder: Path, table: EmnistSplit, split: Split) -> SplitFiles:
     stem = f"emnist-{table.name}-{split}"
+    # Copies come with other capitals, such as emnist-Balanced-train.csv.
+    there = {path.name.lower(): path for path in _entries(folder) if path.is_file()}
 
     def first(*names: str) -> Path | None:
-        return next((folder / name for name in names if (folder / name).is_file()), None)
+        return next((there[name] for name in names if name in there), None)
 
     def file_of(kind: str) -> Path | None:
         return first(f"{stem}-{kind}-ubyte.gz", f"{stem}-{kind}-ubyte")

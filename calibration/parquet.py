@@ -78,7 +78,9 @@ class _File:
         self.picture = next((name for name in names if _holds_pictures(schema.field(name).type)), "")
         if not self.picture or not self.label:
             what = "column of pictures (bytes)" if not self.picture else "column of whole numbers called label"
-            raise CorruptData(f"{path} has no {what}, only {', '.join(names) or 'nothing'}; is it a set of images?")
+            listed = ", ".join(f"{name} ({schema.field(name).type})" for name in names if "\n" not in name)
+            fix = "is it a set of images?" if not self.picture else "rename or number the classes so, and save it again"
+            raise CorruptData(f"{path} has no {what}, only {listed or 'nothing'}; {fix}")
         self.classes = _class_names(schema.metadata or {}, self.label)
 
     def read(self) -> Iterator[tuple[Images, int]]:

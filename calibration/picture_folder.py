@@ -89,6 +89,10 @@ def _classes(folder: Path) -> tuple[str, ...]:
         if not name.isascii() and name != name.encode(errors="ignore").decode():
             raise CorruptData(f"{folder}: the folder name {name!a} is not UTF-8; rename it, or run with LC_ALL=C.UTF-8")
     if not names:
+        from calibration.data_file import data_files
+
+        if files := data_files(folder):
+            raise EmptyData(f"{folder} holds no folders of pictures, but {files[0].name}; give that file: {files[0]}")
         raise EmptyData(
             f"{folder} holds no class subfolders; put the pictures of each class into a folder named after the class"
         )

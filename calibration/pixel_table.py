@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import math
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from calibration.stored import Stored
 _BLOCK = 8 << 20
 _LONGEST_LINE = 1 << 20
 _GZIP = b"\x1f\x8b"
+_FRACTION = re.compile(rb"[01]?\.\d{1,20}(e-?\d{1,3})?")
 _COMMA, _NEWLINE, _ZERO = b",\n0"
 
 
@@ -157,10 +159,15 @@ class _Reader:
         """Return the error for the first of these lines that is not a row."""
         for number, line in enumerate(io.BytesIO(lines), first):
             fields = line.rstrip(b"\n").split(b",")
+            if fields == [b""]:
+                return self._corrupt(number, f"{self.columns:,} columns", "an empty line")
             if len(fields) != self.columns:
                 return self._corrupt(number, f"{self.columns:,} columns", f"{len(fields):,}")
             for column, field in enumerate(fields, 1):
                 if not field.isdigit() or len(field) > 3:
+                    if column > 1 and _FRACTION.fullmatch(field):
+                        found = f"{field.decode()}: multiply by 255 and round"
+                        return self._corrupt(number, "whole numbers from 0 to 255", found, column)
                     return self._corrupt(number, "a whole number from 0 to 255", repr(field[:20])[1:], column)
         raise AssertionError("one of the lines is wrong")
 

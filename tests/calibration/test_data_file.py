@@ -155,6 +155,9 @@ def test_official_tables_are_found_in_folders(tmp_path: Path, halves: Halves) ->
         (b"PAR1rest", CorruptData, "is a damaged parquet file"),
         (b"MATLAB 5.0 MAT-file, rest", CorruptData, "is a damaged MATLAB file"),
         (b"hello\nworld\n", CorruptData, "line 1: expected a label and the pixels of a square"),
+        (b"\0\0\0\0\x01\0\0\0\x01\0\0\0", CorruptData, "nor a MATLAB file of version 5 or later; .*save -v7"),
+        (b"1,0,1,2,3\n\n2,0,1,2,3\n", CorruptData, "line 2: expected 5 columns, found an empty line"),
+        (b"1,0,0,0,0\n2,0,0.25,0,0\n", CorruptData, r"line 2, column 3: .*found 0\.25: multiply by 255 and round"),
     ],
 )
 def test_other_content_is_refused_in_a_line(content: bytes, error: type[Exception], said: str, tmp_path: Path) -> None:
@@ -168,7 +171,7 @@ def test_other_content_is_refused_in_a_line(content: bytes, error: type[Exceptio
 def test_a_file_with_one_class(tmp_path: Path) -> None:
     path = tmp_path / "some_test.csv"
     path.write_bytes(table(strokes(30), np.zeros(30, int)))
-    with pytest.raises(EmptyData, match="holds a single class, '0'"):
+    with pytest.raises(EmptyData, match=r"holds a single class, label 0, .* first column"):
         load(f"{path}:digits,upright")
 
 
@@ -178,3 +181,19 @@ def test_parquet_with_names_of_its_own(tmp_path: Path, halves: Halves) -> None:
     with pytest.raises(UnknownData, match="do not show how they stand"):
         load(spec)
     assert load(f"{spec}:upright").classes == names
+
+
+def test_a_folder_of_tables_names_the_file_to_give(tmp_path: Path, halves: Halves) -> None:
+    kaggle(tmp_path, halves)
+    with pytest.raises(EmptyData, match=f"give that file: {tmp_path}/emnist-"):
+        load(str(tmp_path))
+    with pytest.raises(DataNotFound, match=f"or give {tmp_path}/emnist-[a-z-]+.csv itself"):
+        load(f"{tmp_path}:byclass")
+
+
+def test_capitals_in_official_names_and_labels_from_one_are_understood(tmp_path: Path) -> None:
+    images, labels = strokes(94), np.arange(94) % 47
+    for split in ("Train", "Test"):
+        (tmp_path / f"EMNIST-Balanced-{split}.CSV").write_bytes(table(images, labels + 1))
+    data = load(f"{tmp_path}:balanced")
+    assert (len(data.classes), data.labels.tolist()) == (47, labels.tolist())

@@ -79,7 +79,7 @@ def test_train_and_test_come_from_one_folder_where_one_has_both(tmp_path: Path) 
 
 
 def test_missing_files_say_where_they_were_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(DataNotFound, match=r"no emnist-letters-train-images-idx3-ubyte\[.gz\] in or below") as caught:
+    with pytest.raises(DataNotFound, match=r"no emnist-letters-train-images-idx3-.* in or below") as caught:
         load("emnist:letters", "train", tmp_path)
     assert str(tmp_path) in str(caught.value)
     assert "data fetch" in str(caught.value)

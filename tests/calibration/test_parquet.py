@@ -19,8 +19,13 @@ PICTURE = png(strokes(1)[0])
 @pytest.mark.parametrize(
     ("columns", "error", "said"),
     [
-        ({"text": ["a"], "label": [1]}, CorruptData, r"has no column of pictures \(bytes\), only text, label"),
+        (
+            {"text": ["a"], "label": [1]},
+            CorruptData,
+            r"has no column of pictures \(bytes\), only text \(string\), label",
+        ),
         ({"image": [PICTURE], "digit": [1]}, CorruptData, "has no column of whole numbers called label, only image"),
+        ({"image": [PICTURE], "label": ["A"]}, CorruptData, r"label \(string\); rename or number the classes so"),
         ({"image": [b"not a picture"], "label": [1]}, CorruptData, "row 1 is not a readable picture"),
         ({"image": [PICTURE, None], "label": [1, 2]}, CorruptData, "row 2: expected a picture, found none"),
         ({"image": [{"bytes": None, "path": "1.png"}, {"bytes": PICTURE}], "label": [1, 2]}, CorruptData, "row 1: exp"),

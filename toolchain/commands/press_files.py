@@ -144,7 +144,7 @@ def add_file(
     step = shipped()[recipe].quantize
     assert step, "the recipes that a press adds quantize"
     folder.notes.append(
-        f"{path.name} was added to what was asked for, of which nothing passes, is small and not slower than float"
+        f"{path.name} was added: no file that was asked for passes and is both small and not slower than float"
     )
     folder.sources[path.name] = source
     return quantize(source, step, None, path, recipe=recipe, log=folder.log, compared=images.comparison(seed))

@@ -77,7 +77,8 @@ def error_sheet(
     wrong = metrics.images - metrics.right
     facts = f"{wrong:,} of {metrics.images:,} images of {one_line(evaluation.origin)} are read wrongly"
     _text(pen, (_EDGE, 46), _fitted(f"{facts}: accuracy {percent_text(metrics.accuracy)}.", 14, _WIDTH - 2 * _EDGE), 14)
-    shown = f"The {len(mistakes)} of which the model was surest: truth and answer, the probability of each below."
+    which = f"All {len(mistakes)}" if len(mistakes) == wrong else f"The {len(mistakes)} of which the model was surest"
+    shown = f"{which}: truth and answer, the probability of each below."
     _text(pen, (_EDGE, 68), shown if mistakes else "No answer is wrong.", 14, _QUIET)
     glyphs = _enlarged(images, [*mistakes, *(mistake for pair in pairs for mistake in pair.examples)])
     for number, mistake in enumerate(mistakes):
@@ -119,8 +120,15 @@ def _mistake(
         (x + half + half // 2, read, mistake.confidence, _WRONG),
     ):
         _text(pen, (middle, y + _GLYPH + 3), name, 15, colour, middle=True)
-        _text(pen, (middle, y + _GLYPH + 22), f"{share:.0%}", 11, colour, middle=True)
+        _text(pen, (middle, y + _GLYPH + 22), chance_text(share), 11, colour, middle=True)
     _text(pen, (x + half, y + _GLYPH + 3), ">", 13, _QUIET, middle=True)
+
+
+def chance_text(share: float) -> str:
+    """Return a probability in whole percent; one that is not certain is not shown as 0 or 100 %."""
+    if 0 < share < 0.005:
+        return "<1%"
+    return ">99%" if 0.995 <= share < 1 else f"{share:.0%}"
 
 
 def _fitted(text: str, size: int, width: float) -> str:

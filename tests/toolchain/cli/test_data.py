@@ -92,7 +92,7 @@ def spoil(digits: Path) -> None:
     [
         (["check", "{files}:digits"], 3, "test-images-idx3-ubyte.gz: expected a whole gzip stream at unpacked byte"),
         (["check", "{files}:digit"], 2, "EMNIST has no split 'digit'; did you mean digits"),
-        (["check", "emnist:balanced"], 3, "no emnist-balanced-train-images-idx3-ubyte[.gz] in or below"),
+        (["check", "emnist:balanced"], 3, "no emnist-balanced-train-images-idx3-ubyte[.gz], emnist-"),
         (["check", "balanced"], 2, "did you mean emnist:balanced?"),
         (["check", "{files}/empty"], 3, "holds no class subfolders"),
         (["check", "{files}/one"], 3, "holds a single class, 'A'"),

@@ -97,7 +97,7 @@ def test_what_needs_training_images_says_why_and_what_works(
     ran = glyphpress(*(files.get(word, word) for word in words), "--data", data)
     last = ran.err.splitlines()[-1]
     assert ran.code == 3, ran.out
-    assert "no emnist-digits-train-images-idx3-ubyte[.gz] in or below" in last
+    assert "no emnist-digits-train-images-idx3-ubyte[.gz], emnist-" in last
     assert "where the test split is; copy its files there, or give another folder" in last
     assert said in last
 

@@ -296,7 +296,7 @@ def test_row62_where_int8_is_slower_than_float_a_file_that_is_not_is_added_and_w
     assert quantized.slower
     assert (added.recipe, added.added, added.winner) == ("weight-int8", True, True)
     assert added.bytes < 0.3 * report.rows[0].bytes
-    assert "lenet.weight-int8.onnx was added to what was asked for" in done.out
+    assert "lenet.weight-int8.onnx was added: no file that was asked for" in done.out
     assert f"slower than lenet.float.onnx: {quantized.name}" in done.out
     assert report.winners["balanced"] == added.name
 

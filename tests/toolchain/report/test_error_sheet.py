@@ -11,7 +11,7 @@ from tests.fixtures.small_readers import written
 from toolchain.core.errors import UsageProblem
 from toolchain.evaluation.metrics import measure
 from toolchain.evaluation.mistakes import surest_mistakes
-from toolchain.report.error_sheet import error_sheet, save_error_sheet
+from toolchain.report.error_sheet import chance_text, error_sheet, save_error_sheet
 
 
 def test_each_wrong_character_stands_where_its_turn_is(tmp_path: Path) -> None:
@@ -41,3 +41,10 @@ def test_a_file_without_mistakes_and_long_names() -> None:
     assert error_sheet(right, measure(right), (), data.images).size == (1014, 120)
     wrong = written((data.labels + 1) % 10, data.labels, classes=names)
     assert error_sheet(wrong, measure(wrong), surest_mistakes(wrong, 3), data.images).width == 1014
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.0, "0%"), (0.0001, "<1%"), (0.5, "50%"), (0.9978, ">99%"), (1.0, "100%")]
+)
+def test_a_probability_is_certain_only_where_it_is(share: float, text: str) -> None:
+    assert chance_text(share) == text

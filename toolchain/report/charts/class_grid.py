@@ -54,11 +54,11 @@ def _names(drawing: Drawing, names: Sequence[str], grid: Area, pitch: float, lin
         joints += (
             f"M{number(grid.left)} {number(y)}h{number(-away + 2)}M{number(x)} {number(grid.top)}v{number(-away + 2)}"
         )
-        drawing.text(grid.left - away, y + 4, names[index], size=_SIZE, anchor="end")
+        drawing.text(grid.left - away, y + 4, names[index], size=_SIZE, anchor="end", alike=True)
         if upright:
-            drawing.text(x, grid.top - away, names[index], size=_SIZE, anchor="middle")
+            drawing.text(x, grid.top - away, names[index], size=_SIZE, anchor="middle", alike=True)
         else:
-            drawing.text(x + 4, grid.top - away, names[index], size=_SIZE, turned=True)
+            drawing.text(x + 4, grid.top - away, names[index], size=_SIZE, turned=True, alike=True)
     drawing.path(joints, LINE, width=0.7)
 
 

@@ -14,7 +14,7 @@ from toolchain.report.charts.text import shortened, text_width
 
 _CELL = 20
 """Units of a cell where there are many classes."""
-_AROUND, _BESIDE = 62, 74
+_AROUND, _BESIDE = 62, 82
 """Units for the classes' names, and for the two columns behind the cells."""
 _NARROWEST = 420
 _SIZE = 8.5

@@ -65,6 +65,9 @@ class Area:
         )
 
 
+_TOLD_APART = "DejaVu Sans Mono,Consolas,Menlo,monospace"
+
+
 def text_area(x: float, y: float, text: str, size: float = 12, anchor: Anchor = "start") -> Area:
     """Return the area of a text whose baseline is at y."""
     width = text_width(text, size)
@@ -199,14 +202,19 @@ class Drawing:
         anchor: Anchor = "start",
         bold: bool = False,
         turned: bool = False,
+        alike: bool = False,
     ) -> Area:
-        """Add a text with its baseline at y and return its area; turned: it runs upwards from there."""
+        """Add a text with its baseline at y and return its area.
+
+        turned: it runs upwards from there. alike: characters that look alike, as I and l, must be told apart.
+        """
         shown = visible(text)
         place = {"x": x, "y": y} if not turned else {"transform": f"translate({number(x)} {number(y)})rotate(-90)"}
         attributes = _attributes(
             place
             | {"fill": colour if colour != QUIET else None, "font-size": size if size != 12 else None}
             | {"text-anchor": anchor if anchor != "start" else None, "font-weight": "bold" if bold else None}
+            | {"font-family": _TOLD_APART if alike else None}
         )
         self._parts.append(f"<text{attributes}>{escape(shown)}</text>")
         flat = text_area(0, 0, shown, size, anchor)
