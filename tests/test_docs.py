@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,6 +99,14 @@ def test_commands_and_options_exist(page: Path) -> None:
             elif word.startswith("-") and word != "-":
                 options = {option for parameter in command.get_params(context) for option in parameter.opts}
                 assert word.partition("=")[0] in options, words
+
+
+def test_tags_that_pages_name_are_of_this_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    named = {
+        tag for page in BY_HAND for tag in re.findall(r"(?:@|rev: )v(\d+\.\d+\.\d+)", page.read_text(encoding="utf-8"))
+    }
+    assert named == {version}
 
 
 def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
