@@ -126,7 +126,7 @@ function inkOf(bright) {
 // Python's round: halves go to the even neighbour.
 function evenRound(value) {
   const whole = Math.floor(value);
-  return value - whole === 0.5 ? whole + (whole % 2) : Math.round(value);
+  return value - whole === 0.5 ? whole + Math.abs(whole % 2) : Math.round(value);
 }
 
 function boxOf({ width, height, pixels }) {

@@ -18,29 +18,34 @@ if TYPE_CHECKING:
 @click.option(
     "--for",
     "language",
-    type=click.Choice(["python-onnx", "python-litert"]),
+    type=click.Choice(["python-onnx", "python-litert", "javascript"]),
     help="What the program is written for. Default: the one that opens the file.",
 )
-@click.option("-o", "--output", type=values.OUTPUT_FILE, help="Write the program to this file (.py).")
+@click.option(
+    "-o", "--output", type=values.OUTPUT_FILE, help="Write the program to this file (.py, or .mjs for JavaScript)."
+)
 @options.run_options(force=True)
 def snippet(*, file: Path, language: str | None, output: Path | None, context: RunContext) -> None:
     """Print a complete program that reads pictures with this very file, without glyphpress.
 
     It checks the file's digest, prepares each picture as the sidecar says, and prints the character with its
-    probability. Keep it beside the file.
+    probability. Keep it beside the file. Its first lines say what it needs and how to start it.
 
     \b
     Example:
       glyphpress snippet out/cnn-small.static-int8.onnx -o out/read.py
       glyphpress snippet out/cnn-small.static-int8.tflite > out/read.py
+      glyphpress snippet out/cnn-small.static-int8.onnx --for javascript -o out/read.mjs
     """
+    from toolchain.commands.snippet import language_for
     from toolchain.commands.snippet import snippet as program
     from toolchain.core.files import refuse_unfit, write_whole
     from toolchain.evaluation.untracked import open_artifact
 
+    artifact = open_artifact(file, None)
     if output:
-        refuse_unfit(output, ".py", force=context.force)
-    text = program(open_artifact(file, None), language)
+        refuse_unfit(output, language_for(artifact, language).suffix, force=context.force)
+    text = program(artifact, language)
     if output:
         write_whole(output, text, force=context.force)
         console.tell(f"{output}: reads pictures with {file.name}; keep both in one folder")

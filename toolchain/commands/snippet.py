@@ -1,16 +1,20 @@
 """Writes a complete program that reads pictures with one model file and without glyphpress.
 
 It opens this very file, prepares a picture as its sidecar says, and prints the character. The preparation is the
-source of `calibration/glyph.py` itself, so that both see the same pixels.
+source of `calibration/glyph.py` itself or of its port to the language, so that all see the same pixels.
 """
 
 from __future__ import annotations
 
 import ast
 import inspect
+import json
+import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -18,17 +22,44 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from calibration import glyph
 from calibration.dataset import SIDE
 from targets.artifact import Artifact, Format
+from targets.browser.chromium import ONNXRUNTIME_WEB
 from targets.host.runtime_session import TensorCodec, codecs_of, input_and_output
-from targets.preprocess import Orientation
+from targets.preprocess import TURNS, Orientation
 from toolchain.core.errors import UsageProblem
 
-LANGUAGES: dict[str, tuple[Format, str, str]] = {
-    "python-onnx": ("onnx", "onnxruntime", "import onnxruntime"),
-    "python-litert": ("tflite", "ai-edge-litert", "from ai_edge_litert.interpreter import Interpreter"),
+
+@dataclass(frozen=True)
+class Language:
+    """What a program can be written for.
+
+    package: what runs the file, as its installer takes it. runtime: its import, in Python. arrays: type of an input ->
+    its array; types that are missing cannot be given.
+    """
+
+    format: Format
+    template: str
+    package: str
+    runtime: str = ""
+    arrays: dict[str, str] | None = None
+
+    @property
+    def suffix(self) -> str:
+        """Return the suffix of its programs."""
+        return Path(self.template).with_suffix("").suffix
+
+
+ARRAYS = {"float32": "Float32Array", "uint8": "Uint8Array", "int8": "Int8Array", "int32": "Int32Array"}
+LANGUAGES: dict[str, Language] = {
+    "python-onnx": Language("onnx", "python.py.j2", "onnxruntime", "import onnxruntime"),
+    "python-litert": Language(
+        "tflite", "python.py.j2", "ai-edge-litert", "from ai_edge_litert.interpreter import Interpreter"
+    ),
+    "javascript": Language(
+        "onnx", "javascript.mjs.j2", f"onnxruntime-web@{ONNXRUNTIME_WEB.version} sharp@0.35.5", arrays=ARRAYS
+    ),
 }
-"""What a program can be written for -> the format that it opens, the package that runs it, and its import."""
 OWN_IMPORTS = ("import hashlib", "import sys", "from pathlib import Path")
-TURNS: dict[Orientation, str] = {
+PYTHON_TURNS: dict[Orientation, str] = {
     "upright": "",
     "mirror": "[:, :, ::-1]",
     "flip": "[:, ::-1, :]",
@@ -42,37 +73,63 @@ TURNS: dict[Orientation, str] = {
 
 
 def snippet(artifact: Artifact, language: str | None = None) -> str:
-    """Return the program's text. language: by default the one for the file's format.
+    """Return the program's text. language: by default the Python for the file's format.
 
     Raises UsageProblem for a language that takes other files, and RunFailed for a file without an image input.
     """
-    fits = [name for name, (kind, *_) in LANGUAGES.items() if kind == artifact.format]
-    if language not in fits and (language or not fits):
-        advice = f"give --for {fits[0]}" if fits else "give the .onnx that it was made of"
-        raise UsageProblem(
-            f"{language or 'a program'} opens no .{artifact.format} such as {artifact.path.name}; {advice}"
-        )
-    _, package, runtime = LANGUAGES[language or fits[0]]
+    chosen = language_for(artifact, language)
     source, sink, index = input_and_output(artifact, *codecs_of(artifact))
-    imports, preparation = _parts(glyph, runtime)
-    return (
-        _templates()
-        .get_template("python.py.j2")
-        .render(
-            artifact=artifact,
-            package=package,
-            imports=imports,
-            preparation=preparation,
-            side=SIDE,
-            turn=TURNS[artifact.preprocess.orientation],
-            batch=source.batch or 1,
-            inner=_inner(source),
-            source=source,
-            sink=sink,
-            index=index,
-            steps=np.iinfo(source.spec.dtype) if _is_quantized(source, artifact) else None,
+    if chosen.arrays and source.spec.dtype not in chosen.arrays:
+        raise UsageProblem(
+            f"{artifact.path.name} takes {source.spec.dtype}, which {language} cannot give; "
+            f"give a file that takes {', '.join(chosen.arrays)}"
         )
-    )
+    batch, preprocess = source.batch or 1, artifact.preprocess
+    facts: dict[str, Any] = {
+        "artifact": artifact,
+        "package": chosen.package,
+        "side": SIDE,
+        "batch": batch,
+        "shape": [batch, *_inner(source)],
+        "source": source,
+        "sink": sink,
+        "index": index,
+        "offset": preprocess.label_offset,
+        "steps": np.iinfo(source.spec.dtype) if _is_quantized(source, artifact) else None,
+    }
+    if chosen.arrays:
+        facts |= {"array": chosen.arrays[source.spec.dtype], "turn": Turn.of(preprocess.orientation)}
+        facts["preparation"] = _port(chosen.suffix)
+    else:
+        facts["imports"], facts["preparation"] = _parts(glyph, chosen.runtime)
+        facts["turn"] = PYTHON_TURNS[preprocess.orientation]
+    return _templates().get_template(chosen.template).render(facts)
+
+
+def language_for(artifact: Artifact, name: str | None) -> Language:
+    """Return a language by its name, or the first one that opens the file; raises UsageProblem where it opens none."""
+    fits = [each for each, language in LANGUAGES.items() if language.format == artifact.format]
+    if name not in fits and (name or not fits):
+        advice = f"give --for {fits[0]}" if fits else "give the .onnx that it was made of"
+        raise UsageProblem(f"{name or 'a program'} opens no .{artifact.format} such as {artifact.path.name}; {advice}")
+    return LANGUAGES[name or fits[0]]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A turn as a place in the upright pixels: start + down * row + across * column of the turned ones."""
+
+    start: int
+    down: int
+    across: int
+
+    @classmethod
+    def of(cls, orientation: Orientation) -> Turn:
+        """Return the turn of an orientation."""
+        rows, columns = TURNS[orientation](np.indices((SIDE, SIDE), np.uint8)).astype(int)
+        places = rows * SIDE + columns
+        start = int(places[0, 0])
+        return cls(start, int(places[1, 0]) - start, int(places[0, 1]) - start)
 
 
 def _inner(source: TensorCodec) -> tuple[int, ...]:
@@ -102,6 +159,13 @@ def _parts(module: ModuleType, runtime: str) -> tuple[str, str]:
     return imports, "\n".join(source.splitlines()[found[-1].end_lineno or 0 :]).strip()
 
 
+def _port(suffix: str) -> str:
+    """Return the port of glyph.py to another language, as a part of a program."""
+    text = Path(glyph.__file__).with_suffix(suffix).read_text()
+    # Its first lines say whose port it is.
+    return re.sub(r"^export ", "", text.split("\n\n", 1)[1], flags=re.MULTILINE).strip()
+
+
 def _templates() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "snippets"),
@@ -110,5 +174,5 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         autoescape=False,  # Python source, in which every value is a literal
     )
-    environment.filters["literal"] = repr
+    environment.filters |= {"literal": repr, "json": json.dumps}
     return environment

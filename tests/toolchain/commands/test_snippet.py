@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +17,12 @@ from PIL import Image
 from calibration.glyph import glyph
 from calibration.load import load
 from targets.metadata import load_artifact, save_sidecar
-from targets.preprocess import ORIENTATIONS, Preprocess
-from targets.preprocess import TURNS as APPLIED
+from targets.preprocess import ORIENTATIONS, TURNS, Preprocess
 from tests.fixtures.digit_files import NAMES, digit_files
+from tests.fixtures.node_packages import node_packages
 from tests.fixtures.small_readers import linear_reader
-from toolchain.commands.snippet import LANGUAGES, TURNS
+from toolchain.cli.snippet import snippet as command
+from toolchain.commands.snippet import LANGUAGES, PYTHON_TURNS, Turn
 from toolchain.evaluation.evaluate import are_probabilities
 from toolchain.evaluation.untracked import open_artifact
 from toolchain.gate.candidate import open_session
@@ -47,6 +50,29 @@ def printed(program: Path, pictures: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
+Answer = tuple[str, str, float]
+"""Path, character, and percentage."""
+
+
+def answers_of(lines: list[str]) -> list[Answer]:
+    """Return what the lines of a program say."""
+    found = [line.rsplit(maxsplit=2) for line in lines]
+    return [(path.removesuffix(":"), character, float(share.removesuffix("%"))) for path, character, share in found]
+
+
+def close(share: float) -> Any:
+    """Return a percentage up to what another runtime and another softmax may add in its last printed digit."""
+    return pytest.approx(share, abs=0.011)
+
+
+def node(program: Path, pictures: Path) -> subprocess.CompletedProcess[str]:
+    """Run a JavaScript program as its first lines say."""
+    releases = LANGUAGES["javascript"].package.split()
+    (program.parent / "node_modules").symlink_to(node_packages(releases))
+    words = ["node", program.name, *map(str, sorted(pictures.iterdir()))]
+    return subprocess.run(words, cwd=program.parent, capture_output=True, text=True, check=False, timeout=120)
+
+
 def expected(path: Path, pictures: Path) -> list[str]:
     """Return what glyphpress itself reads in the pictures."""
     paths = sorted(pictures.iterdir())
@@ -70,14 +96,70 @@ def test_a_program_reads_as_glyphpress_does(glyphpress, name: str, tmp_path: Pat
     assert len({line.split()[1] for line in lines}) == 10
 
 
-@pytest.mark.parametrize(
-    "preprocess",
-    [
-        Preprocess("rot90", "0-255", invert=True),
-        Preprocess("transpose", mean=0.1307, std=0.3081, label_offset=0),
-    ],
-    ids=str,
-)
+PREPROCESSES = [
+    Preprocess("rot90", "0-255", invert=True),
+    Preprocess("transpose", mean=0.1307, std=0.3081, label_offset=0),
+]
+
+
+@pytest.mark.skipif(not shutil.which("npm"), reason="no node and npm: JavaScript programs NOT run")
+@pytest.mark.parametrize("preprocess", [None, *PREPROCESSES], ids=str)
+def test_a_javascript_program_reads_as_glyphpress_does(
+    glyphpress, preprocess: Preprocess | None, tmp_path: Path, pictures: Path
+) -> None:
+    digit_files(tmp_path)
+    path = tmp_path / NAMES[1] if preprocess is None else linear_reader(tmp_path / "reader.onnx")
+    if preprocess:
+        save_sidecar(replace(load_artifact(path), preprocess=preprocess))
+    assert glyphpress("snippet", path, "--for", "javascript", "-o", tmp_path / "read.mjs").code == 0
+    done = node(tmp_path / "read.mjs", pictures)
+    assert done.returncode == 0, done.stderr
+    wanted = answers_of(expected(path, pictures))
+    assert answers_of(done.stdout.splitlines()) == [(name, answer, close(share)) for name, answer, share in wanted]
+
+
+@pytest.mark.skipif(not shutil.which("npm"), reason="no node and npm: JavaScript programs NOT run")
+def test_a_javascript_program_opens_pictures_of_every_kind_as_pillow_does(glyphpress, tmp_path: Path) -> None:
+    path = linear_reader(tmp_path / "reader.onnx")
+    (folder := tmp_path / "pictures").mkdir()
+    ink = np.asarray(load("builtin:digits", "test").images[:5])
+    large = [np.kron(image, np.ones((3, 3), np.uint8)) for image in ink]
+    Image.fromarray(large[0].astype(np.uint16) * 9 + 1000).save(folder / "deep.png")
+    Image.merge("RGBA", [Image.new("L", (84, 84), level) for level in (20, 0, 90)] + [Image.fromarray(large[1])]).save(
+        folder / "clear.png"
+    )
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    Image.fromarray(255 - large[2]).rotate(90).save(folder / "turned.png", exif=tag)
+    Image.fromarray(255 - large[3]).convert("P").save(folder / "palette.png")
+    Image.fromarray(np.stack([255 - large[4]] * 3, -1)).save(folder / "photo.jpg", quality=95)
+    (tmp_path / "read.mjs").write_text(glyphpress("snippet", path, "--for", "javascript").out)
+    done = node(tmp_path / "read.mjs", folder)
+    assert done.returncode == 0, done.stderr
+    wanted = answers_of(expected(path, folder))
+    # Decoders of JPEG differ by a level here and there.
+    near = [(name, answer, pytest.approx(share, abs=0.5)) for name, answer, share in wanted]
+    assert answers_of(done.stdout.splitlines()) == near
+
+
+@pytest.mark.skipif(not shutil.which("npm"), reason="no node and npm: JavaScript programs NOT run")
+def test_a_javascript_program_refuses_another_file_and_a_picture_without_ink(glyphpress, tmp_path: Path) -> None:
+    path = linear_reader(tmp_path / "reader.onnx")
+    program = tmp_path / "read.mjs"
+    program.write_text(glyphpress("snippet", path, "--for", "javascript").out)
+    (folder := tmp_path / "pictures").mkdir()
+    Image.new("L", (40, 40), 255).save(folder / "blank.png")
+    done = node(program, folder)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"{folder / 'blank.png'}: there is no ink in it\n"
+    path.write_bytes(path.read_bytes() + b"\0")
+    (tmp_path / "node_modules").unlink()
+    done = node(program, folder)
+    assert done.returncode == 1
+    assert "is not the file that this program was made for" in done.stderr
+
+
+@pytest.mark.parametrize("preprocess", PREPROCESSES, ids=str)
 def test_the_sidecar_decides_how_pictures_are_prepared(
     glyphpress, preprocess: Preprocess, tmp_path: Path, pictures: Path
 ) -> None:
@@ -91,8 +173,11 @@ def test_the_sidecar_decides_how_pictures_are_prepared(
 def test_every_turn_is_that_of_the_preprocess() -> None:
     images = np.arange(2 * 28 * 28).astype(np.uint8).reshape(2, 28, 28)
     for orientation in ORIENTATIONS:
-        turned = eval(f"images{TURNS[orientation]}", {"images": images})
-        assert np.array_equal(turned, APPLIED[orientation](images))
+        turned = eval(f"images{PYTHON_TURNS[orientation]}", {"images": images})
+        assert np.array_equal(turned, TURNS[orientation](images))
+        turn, rows = Turn.of(orientation), np.arange(28)
+        places = turn.start + turn.down * rows[:, None] + turn.across * rows
+        assert np.array_equal(images.reshape(2, -1)[:, places], turned)
 
 
 def test_a_program_refuses_another_file_and_a_picture_without_ink(glyphpress, tmp_path: Path) -> None:
@@ -114,8 +199,13 @@ def test_a_program_refuses_another_file_and_a_picture_without_ink(glyphpress, tm
 
 def test_languages_take_their_own_files(glyphpress, tmp_path: Path) -> None:
     digit_files(tmp_path)
-    for language, (kind, *_) in LANGUAGES.items():
-        other = next(name for name in NAMES if not name.endswith(kind))
-        ran = glyphpress("snippet", tmp_path / other, "--for", language)
+    for name, language in LANGUAGES.items():
+        other = next(each for each in NAMES if not each.endswith(language.format))
+        ran = glyphpress("snippet", tmp_path / other, "--for", name)
         assert (ran.code, ran.out) == (2, "")
         assert "give --for" in ran.err
+
+
+def test_every_language_can_be_chosen() -> None:
+    (choice,) = [option.type for option in command.params if option.name == "language"]
+    assert list(choice.choices) == list(LANGUAGES)
