@@ -1,6 +1,6 @@
 // glyph.py in JavaScript: the same steps in the same order, with Pillow's own arithmetic, so that the pixels agree.
 //
-// Pictures are { width, height, pixels }, pixels a Uint8Array in rows. tests/calibration/test_glyph_mjs.py compares.
+// Pictures are { width, height, pixels }, pixels a Uint8Array in rows. tests/calibration/test_glyph_ports.py compares.
 
 export const SIDE = 28;
 const PADDING = 2;

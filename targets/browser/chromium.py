@@ -79,7 +79,7 @@ class Package:
             for name in self.files:
                 member = content.extractfile(f"package/{name}")
                 assert member is not None, name  # its digest guarantees its content
-                (folder / name).parent.mkdir(exist_ok=True)
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 with (folder / name).open("wb") as stream:
                     shutil.copyfileobj(member, stream)
         archive.unlink()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.option(
     "--for",
     "language",
-    type=click.Choice(["python-onnx", "python-litert", "javascript"]),
+    type=click.Choice(["python-onnx", "python-litert", "javascript", "c++"]),
     help="What the program is written for. Default: the one that opens the file.",
 )
 @click.option(
@@ -36,6 +36,7 @@ def snippet(*, file: Path, language: str | None, output: Path | None, context: R
       glyphpress snippet out/cnn-small.static-int8.onnx -o out/read.py
       glyphpress snippet out/cnn-small.static-int8.tflite > out/read.py
       glyphpress snippet out/cnn-small.static-int8.onnx --for javascript -o out/read.mjs
+      glyphpress snippet out/cnn-small.static-int8.onnx --for c++ -o out/read.cpp
     """
     from toolchain.commands.snippet import language_for
     from toolchain.commands.snippet import snippet as program

@@ -48,15 +48,17 @@ class Language:
         return Path(self.template).with_suffix("").suffix
 
 
-ARRAYS = {"float32": "Float32Array", "uint8": "Uint8Array", "int8": "Int8Array", "int32": "Int32Array"}
+_JAVASCRIPT = {"float32": "Float32Array", "uint8": "Uint8Array", "int8": "Int8Array", "int32": "Int32Array"}
+_CPP = {"float32": "float", "uint8": "uint8_t", "int8": "int8_t", "int32": "int32_t"}
 LANGUAGES: dict[str, Language] = {
     "python-onnx": Language("onnx", "python.py.j2", "onnxruntime", "import onnxruntime"),
     "python-litert": Language(
         "tflite", "python.py.j2", "ai-edge-litert", "from ai_edge_litert.interpreter import Interpreter"
     ),
     "javascript": Language(
-        "onnx", "javascript.mjs.j2", f"onnxruntime-web@{ONNXRUNTIME_WEB.version} sharp@0.35.5", arrays=ARRAYS
+        "onnx", "javascript.mjs.j2", f"onnxruntime-web@{ONNXRUNTIME_WEB.version} sharp@0.35.5", arrays=_JAVASCRIPT
     ),
+    "c++": Language("onnx", "cpp.cpp.j2", "onnxruntime", arrays=_CPP),
 }
 OWN_IMPORTS = ("import hashlib", "import sys", "from pathlib import Path")
 PYTHON_TURNS: dict[Orientation, str] = {
@@ -79,11 +81,12 @@ def snippet(artifact: Artifact, language: str | None = None) -> str:
     """
     chosen = language_for(artifact, language)
     source, sink, index = input_and_output(artifact, *codecs_of(artifact))
-    if chosen.arrays and source.spec.dtype not in chosen.arrays:
-        raise UsageProblem(
-            f"{artifact.path.name} takes {source.spec.dtype}, which {language} cannot give; "
-            f"give a file that takes {', '.join(chosen.arrays)}"
-        )
+    for spec in (source.spec, sink.spec):
+        if chosen.arrays and spec.dtype not in chosen.arrays:
+            known = ", ".join(chosen.arrays)
+            raise UsageProblem(
+                f"{spec.name} of {artifact.path.name} is {spec.dtype}; a program for {language} knows {known}"
+            )
     batch, preprocess = source.batch or 1, artifact.preprocess
     facts: dict[str, Any] = {
         "artifact": artifact,
@@ -98,7 +101,11 @@ def snippet(artifact: Artifact, language: str | None = None) -> str:
         "steps": np.iinfo(source.spec.dtype) if _is_quantized(source, artifact) else None,
     }
     if chosen.arrays:
-        facts |= {"array": chosen.arrays[source.spec.dtype], "turn": Turn.of(preprocess.orientation)}
+        facts |= {
+            "arrays": chosen.arrays,
+            "array": chosen.arrays[source.spec.dtype],
+            "turn": Turn.of(preprocess.orientation),
+        }
         facts["preparation"] = _port(chosen.suffix)
     else:
         facts["imports"], facts["preparation"] = _parts(glyph, chosen.runtime)
@@ -174,5 +181,11 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         autoescape=False,  # Python source, in which every value is a literal
     )
-    environment.filters |= {"literal": repr, "json": json.dumps}
+    environment.filters |= {"literal": repr, "json": json.dumps, "c": _c_literal}
     return environment
+
+
+def _c_literal(text: str) -> str:
+    """Return a text as a string of C, its bytes in UTF-8; what C would take for something else is octal."""
+    plain = set(map(chr, range(32, 127))) - set('"\\?')
+    return '"' + "".join(chr(byte) if chr(byte) in plain else f"\\{byte:03o}" for byte in text.encode()) + '"'

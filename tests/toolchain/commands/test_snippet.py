@@ -19,6 +19,7 @@ from calibration.load import load
 from targets.metadata import load_artifact, save_sidecar
 from targets.preprocess import ORIENTATIONS, TURNS, Preprocess
 from tests.fixtures.digit_files import NAMES, digit_files
+from tests.fixtures.native_programs import compiled, run
 from tests.fixtures.node_packages import node_packages
 from tests.fixtures.small_readers import linear_reader
 from toolchain.cli.snippet import snippet as command
@@ -157,6 +158,33 @@ def test_a_javascript_program_refuses_another_file_and_a_picture_without_ink(gly
     done = node(program, folder)
     assert done.returncode == 1
     assert "is not the file that this program was made for" in done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("g++") or not shutil.which("npm"), reason="no g++ and npm: C++ programs NOT run")
+@pytest.mark.parametrize("preprocess", [None, PREPROCESSES[0]], ids=str)
+def test_a_cpp_program_reads_as_glyphpress_does(
+    glyphpress, preprocess: Preprocess | None, tmp_path: Path, pictures: Path
+) -> None:
+    digit_files(tmp_path)
+    path = tmp_path / NAMES[1] if preprocess is None else linear_reader(tmp_path / "reader.onnx")
+    if preprocess:
+        save_sidecar(replace(load_artifact(path), preprocess=preprocess))
+    (folder := tmp_path / "pictures").mkdir()
+    for each in sorted(pictures.iterdir()):
+        Image.open(each).save(folder / f"{each.stem}.pgm")
+    assert glyphpress("snippet", path, "--for", "c++", "-o", tmp_path / "read.cpp").code == 0
+    program = compiled(tmp_path / "read.cpp")
+    printed = run([program, *sorted(folder.iterdir())])
+    wanted = answers_of(expected(path, folder))
+    assert answers_of(printed.splitlines()) == [(name, answer, close(share)) for name, answer, share in wanted]
+    Image.new("L", (40, 40), 255).save(tmp_path / "blank.pgm")
+    for added, problem in (
+        (b"", f"{tmp_path / 'blank.pgm'}: there is no ink in it"),
+        (b"\0", f"{path} is not the file that this program was made for; make the program again"),
+    ):
+        path.write_bytes(path.read_bytes() + added)
+        done = subprocess.run([program, tmp_path / "blank.pgm"], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{problem}\n")
 
 
 @pytest.mark.parametrize("preprocess", PREPROCESSES, ids=str)

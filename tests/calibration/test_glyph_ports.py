@@ -1,4 +1,4 @@
-"""glyph.mjs against glyph.py, on the same drawings."""
+"""glyph.mjs and glyph.cpp against glyph.py, on the same drawings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,26 @@ let text = "";
 for await (const chunk of process.stdin) text += chunk;
 const read = ([width, height, pixels]) => picture(width, height, new Uint8Array(Buffer.from(pixels, "base64")));
 console.log(JSON.stringify(JSON.parse(text).map((drawing) => [...glyph(read(drawing)).pixels])));
+"""
+CPP = """
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <stdexcept>
+#include <vector>
+
+#include "glyph.cpp"
+
+int main() {
+  int width, height;
+  while (std::scanf("%d %d ", &width, &height) == 2) {
+    Picture drawing(width, height);
+    for (uint8_t& level : drawing.pixels) std::scanf("%hhu", &level);
+    for (uint8_t level : glyph(drawing).pixels) std::printf("%d ", level);
+  }
+}
 """
 
 
@@ -49,7 +70,24 @@ def test_the_javascript_port_gives_the_pixels_of_glyph() -> None:
     command = ["node", "--input-type=module", "-e", SCRIPT, str(MODULE)]
     done = subprocess.run(command, input=json.dumps(told), capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
-    answers = np.array(json.loads(done.stdout), int).reshape(-1, 28, 28)
+    check(json.loads(done.stdout), scans)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="no g++: glyph.cpp NOT checked")
+def test_the_cpp_port_gives_the_pixels_of_glyph(tmp_path: Path) -> None:
+    scans = drawings()
+    (tmp_path / "main.cpp").write_text(CPP)
+    flags = ["-std=c++17", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover", f"-I{MODULE.parent}"]
+    subprocess.run(["g++", *flags, tmp_path / "main.cpp", "-o", tmp_path / "main"], check=True, timeout=120)
+    told = "\n".join(f"{scan.shape[1]} {scan.shape[0]} {' '.join(map(str, scan.ravel()))}" for scan in scans)
+    done = subprocess.run([tmp_path / "main"], input=told, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    check(done.stdout.split(), scans)
+
+
+def check(pixels: list[Any], scans: list[np.ndarray]) -> None:
+    """Compare the pixels of all glyphs, in one row, with those of glyph.py."""
+    answers = np.array(pixels, int).reshape(-1, 28, 28)
     assert len(answers) == len(scans)
     for number, (scan, answer) in enumerate(zip(scans, answers, strict=True)):
         assert np.abs(glyph(scan).astype(int) - answer).max() <= 2, number
