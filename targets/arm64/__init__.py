@@ -11,8 +11,11 @@ another architecture, makes ONNX Runtime crash, so each processor gets that of a
 
 from __future__ import annotations
 
+import compileall
 import os
+import py_compile
 import shutil
+import sys
 import tempfile
 import weakref
 from collections.abc import Collection, Sequence
@@ -77,12 +80,12 @@ PACKAGES = (
 SITE = "opt/site"
 """The folder of the wheels in the root."""
 
-NEEDED_BYTES = 350_000_000
+NEEDED_BYTES = 400_000_000
 """Disk space, with temporary files of pip and mmdebstrap."""
 
 
 def arm64_root(progress: Progress = silent) -> Path:
-    """Return the root folder, after building it in the user's cache where it is missing: 10 s and 280 MB.
+    """Return the root folder, after building it in the user's cache where it is missing: 20 s and 300 MB.
 
     This needs mmdebstrap, pip and the network, but no privileges. Raises TargetUnavailable.
     """
@@ -93,9 +96,19 @@ def arm64_root(progress: Progress = silent) -> Path:
         run_program(["mmdebstrap", "--architectures=arm64", "--variant=extract", include, SUITE, part], "mmdebstrap")
         progress("arm64 root", 1, 2)
         install_wheels(part / SITE, PYTHON, "aarch64")
+        _compile(part / SITE, part / f"usr/lib/python{PYTHON}")
         progress("arm64 root", 2, 2)
 
-    return cached("arm64/root", " ".join((SUITE, *PACKAGES, *installed_versions())), build, need=NEEDED_BYTES)
+    made_of = SUITE, *PACKAGES, *installed_versions(), "compiled"
+    return cached("arm64/root", " ".join(made_of), build, need=NEEDED_BYTES)
+
+
+def _compile(*folders: Path) -> None:
+    """Compile modules where this Python writes what the emulated one reads: it starts in half the time then."""
+    if f"{sys.version_info.major}.{sys.version_info.minor}" != PYTHON:
+        return
+    for folder in folders:
+        compileall.compile_dir(folder, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
 
 
 QEMU, COMPILER = "qemu-aarch64", "gcc"

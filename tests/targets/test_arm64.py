@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from targets import catalog
-from targets.arm64 import Arm64Target
+from targets.arm64 import PYTHON, SITE, Arm64Target, arm64_root
 from targets.artifact import Artifact
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
 from targets.host import cache
@@ -30,6 +30,13 @@ def a72() -> Arm64Target:
 @pytest.fixture(scope="module")
 def a76() -> Arm64Target:
     return emulated("cortex-a76")
+
+
+@pytest.mark.slow
+def test_what_the_emulator_imports_is_compiled(a72: Arm64Target) -> None:
+    """Where this Python can: an emulator that compiles numpy anew takes twice the time to start."""
+    if sys.version_info[:2] == tuple(map(int, PYTHON.split("."))):
+        assert list((arm64_root() / SITE / "numpy/__pycache__").glob("__init__.*.pyc"))
 
 
 @pytest.mark.slow
