@@ -62,6 +62,7 @@ def pytest_runtest_setup() -> None:
     if len(sys.modules) > FROZEN["modules"] + 100:
         # With torch and the converters loaded, a look through all objects takes 0.4 s: a seventh of the suite's time.
         gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
         FROZEN["modules"] = len(sys.modules)
     list_operators_once()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -108,7 +109,16 @@ def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
     """A board that was set up."""
     with board(tmp_path_factory.mktemp("board") / "kitchen") as kitchen_board, pytest.MonkeyPatch.context() as patch:
         patch.setenv("GLYPHPRESS_SSH", kitchen_board.ssh)
-        set_up(kitchen_board.word, progress=silent)
+        cache = kitchen_board.home / ".cache"
+
+        def pushed(folder: Path) -> None:
+            set_up(kitchen_board.word, progress=silent)
+            shutil.copytree(cache, folder, symlinks=True)
+
+        # Unpacked there under QEMU, which takes seconds, once in a run.
+        stored = once(run_folder(tmp_path_factory) / "board", pushed)
+        if not cache.exists():
+            shutil.copytree(stored, cache, symlinks=True)
         yield kitchen_board
         ssh_target.board(ssh_target.Address.parse(kitchen_board.word.removeprefix("ssh:"))).close()
 

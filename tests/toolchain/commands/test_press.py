@@ -310,8 +310,9 @@ def test_a_press_for_an_emulated_processor_chooses_by_instructions(
     # 200 of each file take half a minute there; test_emulated.py looks at answers.
     monkeypatch.setattr(press_request, "_CHECKED", 40)
     loose = Policy(drop=DropLimit(max=0.1, confidence=0.95))
+    recipes = shipped()["static-int8"], shipped()["weight-int8"]
     request = PressRequest(
-        str(checkpoint), "builtin:digits", (shipped()["static-int8"],), policy=loose, target="arm64:cortex-a76"
+        str(checkpoint), "builtin:digits", recipes, formats=("tflite",), policy=loose, target="arm64:cortex-a76"
     )
     report = press(request, tmp_path / "out")
     assert all(row.instructions and row.p50_ns is None for row in report.rows)
@@ -320,6 +321,7 @@ def test_a_press_for_an_emulated_processor_chooses_by_instructions(
     assert Report.load(tmp_path / "out") == report
     rivals = [row for row in report.rows if row.recipe != "float"]
     (winner,) = [row for row in report.rows if row.winner]
+    assert len(rivals) == 2
     assert winner.instructions == min(row.instructions or 0 for row in rivals)
     assert "instructions" in (tmp_path / "out/report.md").read_text()
 

@@ -9,6 +9,7 @@ import pytest
 
 from calibration.dataset import Dataset
 from targets.session import TimingPlan
+from toolchain.commands import press as press_module
 from toolchain.commands.press import press
 from toolchain.commands.press_request import PressRequest
 from toolchain.core.context import RunContext
@@ -24,8 +25,13 @@ TWO_STEPS = TrainSettings(epochs=1, batch=64, ema=0, augment=0, held_out=0)
 
 
 # Most other tests press cnn-small.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in names() if name != "cnn-small"])
-def test_every_model_trains_two_steps_is_pressed_and_is_judged(name: str, digits: Dataset, tmp_path: Path) -> None:
+def test_every_model_trains_two_steps_is_pressed_and_is_judged(
+    name: str, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The page's errors by layer take 4 s on 32 images of a large model.
+    monkeypatch.setattr(press_module, "_EXPLAINED", 2)
     few = digits.take(np.arange(2 * TWO_STEPS.batch), "128 images")
     path, out = tmp_path / "model.pt", tmp_path / "out"
     train(few, model=name, settings=TWO_STEPS, out=path, context=ONE_THREAD)
