@@ -56,7 +56,7 @@ def test_row39_help_shows_what_the_command_itself_shows(glyphpress: Run, words: 
     [
         pytest.param(["help", FAR], "see `glyphpress --help`", id="row39-topic"),
         pytest.param(["help", "gate", "int"], "did you mean init?", id="row39-topic below a group"),
-        pytest.param(["help", "profile", "x"], "see `glyphpress profile --help`", id="row39-topic below a command"),
+        pytest.param(["help", "compare", "x"], "see `glyphpress compare --help`", id="row39-topic below a command"),
         pytest.param([FAR], "see `glyphpress --help`", id="row39-command"),
         pytest.param(["gate", FAR], "see `glyphpress gate --help`", id="row39-command of a group"),
         pytest.param(["quantize", "a.onnx", "-o", "b.onnx", "--scheme", FAR], "quantize --help`", id="row39-choice"),

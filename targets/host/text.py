@@ -108,6 +108,7 @@ _SCHEMA = re.compile(rb'^\s*\{\s*"schema": ?"glyphpress/([a-z-]+)/\d+"')
 _DESCRIPTIONS = {
     "artifact": "is the sidecar of a model; give {model}",
     "report": "is the report of a press; `glyphpress report {path}` shows it",
+    "saved-profile": "is a saved profile; `glyphpress profile compare` compares it with another one",
     "timings": "holds stored timings; `glyphpress report {path}` shows them, and compares those of several files",
     "evaluation": "is a saved evaluation; `glyphpress compare` takes it, and `gate` as --baseline or --candidate",
     "baseline": "is a stored baseline; `glyphpress gate --baseline {path}` takes it",

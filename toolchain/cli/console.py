@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 _VERBOSITY = f"{__name__}.verbosity"
+LOG_WIDTH = 100
+"""Columns of a table in a log or a pipe: what fits a pull request and a window of usual size."""
 _bars: list[Bars] = []
 """The progress bars of the command that runs, at most one set of them."""
 

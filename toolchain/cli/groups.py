@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
+from click.core import Command as PlainCommand
 
 from targets.errors import nearest
 from toolchain.cli import console
@@ -39,6 +40,47 @@ class NearestGroup(click.RichGroup):
     def summaries(self, ctx: click.Context) -> list[tuple[str, str]]:
         """Return every command's name and the first sentence of its help."""
         return [(name, self.commands[name].get_short_help_str(WHOLE)) for name in self.list_commands(ctx)]
+
+
+class FileGroup(NearestGroup):
+    """A command that takes files, and has commands below it: a first word that names one of these runs it.
+
+    A file of such a name is written `./list`.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options and files, or the options in front of the name of a command."""
+        ctx.meta[_NAMED] = self._named(args)
+        ctx.allow_interspersed_args = not ctx.meta[_NAMED]
+        return PlainCommand.parse_args(self, ctx, args)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return what the command takes; in front of the name of another one only the options of every command."""
+        params = super().get_params(ctx)
+        return [param for param in params if param.name in _EVERYWHERE] if ctx.meta.get(_NAMED) else params
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command that was named, or this one."""
+        if not ctx.meta[_NAMED]:
+            return PlainCommand.invoke(self, ctx)
+        name, command, rest = self.resolve_command(ctx, ctx.args)
+        assert command, "the first word names a command"
+        with ctx, command.make_context(name, rest, parent=ctx) as below:
+            return below.command.invoke(below)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Return the words of the usage line, without those of the commands below."""
+        return PlainCommand.collect_usage_pieces(self, ctx)
+
+    def _named(self, args: list[str]) -> bool:
+        """Return whether the first word that is neither `-q` nor `-v` names a command."""
+        first = next((word for word in args if word not in _VERBOSITY), "")
+        return first in self.commands
+
+
+_NAMED = f"{__name__}.named"
+_VERBOSITY = ("-q", "--quiet", "-v", "--verbose")
+_EVERYWHERE = ("quiet", "verbose", "help")
 
 
 class LazyGroup(NearestGroup):

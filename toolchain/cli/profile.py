@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from toolchain.cli import complete, console, options, values
+from toolchain.cli import complete, console, options, saved_profiles, values
+from toolchain.cli.groups import FileGroup
 
 if TYPE_CHECKING:
     from toolchain.commands.profile import ProfileRequest
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
     from toolchain.profiling.measurements import Measurements
 
 
-@click.command()
-@click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True, type=values.FILE)
+@click.group(cls=FileGroup, invoke_without_command=True)
+@click.argument(
+    "artifacts", metavar="ARTIFACT...", nargs=-1, required=True, type=values.FILE, shell_complete=complete.PROFILED
+)
 @click.option(
     "--target",
     "targets",
@@ -57,6 +60,16 @@ if TYPE_CHECKING:
 @options.packed_option
 @click.option("--require", is_flag=True, help="Exit 4 if any target is not available, not only if all are missing.")
 @click.option("--strict", is_flag=True, help="Exit 3 if the machine was busy, hot or throttled.")
+@click.option(
+    "--save",
+    type=values.OUTPUT_FOLDER,
+    metavar="[DIR]",
+    is_flag=False,
+    flag_value=str(saved_profiles.FOLDER),
+    help="Keep the run as a JSON file in this folder, or in ./profiles, for `list`, `compare` and `history`.",
+)
+@click.option("--commit", metavar="NAME", help="Commit that --save notes. Default: of git in the current folder.")
+@click.option("--histogram", is_flag=True, help="Also draw the latencies of each file, in characters.")
 @click.option("-o", "--output", type=values.OUTPUT_FILE, help="Write the raw nanoseconds to this .npz.")
 @click.option("--markdown", type=values.OUTPUT_FILE, help="Write the table and its remarks to this file as Markdown.")
 @click.option("--csv", type=values.OUTPUT_FILE, help="Write every figure to this file, in bytes and nanoseconds.")
@@ -82,6 +95,9 @@ def profile(
     packed: bool,
     require: bool,
     strict: bool,
+    save: Path | None,
+    commit: str | None,
+    histogram: bool,
     output: Path | None,
     markdown: Path | None,
     csv: Path | None,
@@ -91,16 +107,20 @@ def profile(
 ) -> None:
     """Measure latency, or instructions on emulated processors, of model files on one or more targets.
 
+    The commands below read what `--save` kept. A file that is called as one of them is written `./list`.
+
     \b
     Example:
       glyphpress profile a.onnx b.onnx --target ort-cpu --target arm64:cortex-a72
       glyphpress profile a.onnx --per-op
+      glyphpress profile a.onnx --save
+      glyphpress profile list
     """
     from targets.session import TimingPlan
     from toolchain.commands.profile import ProfileRequest
     from toolchain.profiling.latency import timeable
 
-    files = OutputFiles(output, markdown, csv, report, per_op=per_op)
+    files = OutputFiles(output, markdown, csv, report, per_op=per_op, save=save, commit=commit)
     files.refuse_unfit(artifacts, force=context.force)
     request = ProfileRequest(
         tuple(timeable(path) for path in artifacts),
@@ -118,14 +138,15 @@ def profile(
     elif sweep_threads or sweep_batch:
         _sweep(request, sweep_threads, sweep_batch, context, as_json=as_json)
     else:
-        _profile_files(request, files, context, as_json=as_json)
+        _profile_files(request, files, context, histogram=histogram, as_json=as_json)
 
 
 @dataclass(frozen=True)
 class OutputFiles:
     """The files that a profile is written to; None where one was not asked for.
 
-    report: a folder. per_op: whether the page in it shows the times of operators.
+    report: a folder. per_op: whether the page in it shows the times of operators. save: the folder of saved runs.
+    commit: the name that a saved run notes.
     """
 
     output: Path | None
@@ -133,9 +154,14 @@ class OutputFiles:
     csv: Path | None
     report: Path | None = None
     per_op: bool = False
+    save: Path | None = None
+    commit: str | None = None
 
     def refuse_unfit(self, artifacts: Sequence[Path], *, force: bool) -> None:
-        """Raise UsageProblem where two have one name, or one is a model file, exists or has another suffix."""
+        """Raise UsageProblem where two have one name, or one is a model file, exists or has another suffix.
+
+        So does a commit without a run that is saved.
+        """
         from toolchain.core.errors import UsageProblem
         from toolchain.core.files import refuse_existing, refuse_folder, refuse_source, refuse_unfit
 
@@ -150,9 +176,13 @@ class OutputFiles:
             refuse_unfit(self.output, ".npz", force=force)
         if self.report:
             refuse_folder(self.report, force=force, kind="profile")
+        if self.commit and not self.save:
+            raise UsageProblem("--commit is noted in a saved run; give --save too")
+        if self.save:
+            refuse_existing(self.save / "run.json", force=True)
 
-    def write(self, measured: Measurements, request: ProfileRequest, context: RunContext) -> None:
-        """Write the files."""
+    def write(self, measured: Measurements, request: ProfileRequest, context: RunContext) -> Path | None:
+        """Write the files; return that of the saved run."""
         from toolchain.core.files import write_whole
         from toolchain.report.timings import measurements_csv, measurements_table
 
@@ -166,12 +196,23 @@ class OutputFiles:
         if self.report:
             from toolchain.commands.profile import write_report
 
-            command = ("glyphpress", *sys.argv[1:])
-            write_report(self.report, measured, request, context, operators=self.per_op, command=command)
+            write_report(self.report, measured, request, context, operators=self.per_op, command=_command())
+        if self.save:
+            from toolchain.commands.profile import save_run
+
+            return save_run(self.save, measured, commit=self.commit, command=_command())
+        return None
 
 
-def _profile_files(request: ProfileRequest, files: OutputFiles, context: RunContext, *, as_json: bool) -> None:
+def _command() -> tuple[str, ...]:
+    return ("glyphpress", *sys.argv[1:])
+
+
+def _profile_files(
+    request: ProfileRequest, files: OutputFiles, context: RunContext, *, histogram: bool, as_json: bool
+) -> None:
     from toolchain.commands.profile import profile_files
+    from toolchain.report.text_charts import histograms
     from toolchain.report.timings import measurements_table
 
     batch, runs = request.plan.batch, request.plan.min_runs
@@ -184,9 +225,14 @@ def _profile_files(request: ProfileRequest, files: OutputFiles, context: RunCont
     if as_json:
         console.emit("profile", measured.to_dict())
     else:
-        console.show(measurements_table(measured).text(width=console.width(), colour=not console.plain()))
+        width = console.width() or console.LOG_WIDTH
+        console.show(measurements_table(measured).text(width=width, colour=not console.plain()))
+    if histogram and not as_json:
+        console.write(f"\n{histograms(measured)}")
     # Last, so that a file that cannot be written costs no result.
-    files.write(measured, request, context)
+    saved = files.write(measured, request, context)
+    if saved and not as_json:
+        console.tell(f"saved {saved}")
     if files.report and not as_json:
         console.tell(f"page: {files.report / 'report.html'}{', with the times of operators' if files.per_op else ''}")
 
@@ -199,7 +245,8 @@ def _profile_operators(request: ProfileRequest, context: RunContext, *, as_json:
     from toolchain.commands.profile import operator_times
     from toolchain.report.timings import operators_text
 
-    timing = ("memory", "packed", "strict", "output", "markdown", "csv", "seconds", "runs", "seed")
+    kept = ("save", "commit", "histogram", "output", "markdown", "csv")
+    timing = ("memory", "packed", "strict", *kept, "seconds", "runs", "seed")
     _refuse_unused("--per-op", "sweep_threads", "sweep_batch", *timing)
     breakdowns = operator_times(request, context)
     if as_json:
@@ -221,7 +268,8 @@ def _sweep(
     from toolchain.report.timings import sweep_text
 
     swept = ["threads"] * bool(threads) + ["batch"] * bool(batches)
-    _refuse_unused("a sweep", "memory", "packed", "require", "strict", "output", "markdown", "csv", "report", *swept)
+    kept = ("save", "commit", "histogram", "output", "markdown", "csv", "report")
+    _refuse_unused("a sweep", "memory", "packed", "require", "strict", *kept, *swept)
     points = sweep(
         request.artifacts,
         request.targets,
@@ -245,6 +293,10 @@ def _refuse_unused(mode: str, *names: str) -> None:
 
     for name in filter(options.was_given, names):
         raise UsageProblem(f"--{name.replace('_', '-')} has no meaning with {mode}; leave one of them out")
+
+
+for command in saved_profiles.COMMANDS:
+    profile.add_command(command)
 
 
 @click.command("probe-int8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -25,6 +26,7 @@ from toolchain.formats.inspection import shown_size
 from toolchain.profiling.latency import ROUNDS, started_cold, time_interleaved
 from toolchain.profiling.measurements import MeasuredFile, Measurements, agreement, paired, reasons_for
 from toolchain.profiling.per_operator import Breakdown, per_operator
+from toolchain.profiling.saved import path_for, save, saved_profile
 from toolchain.report.page.profile_page import profile_html
 from toolchain.report.timings import measurements_csv, measurements_table
 
@@ -131,6 +133,17 @@ def write_report(
         (folder / "report.csv").write_text(measurements_csv(measured), encoding="utf-8")
         page = profile_html(measured, breakdowns, command=command)
         (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def save_run(folder: Path, measured: Measurements, *, commit: str | None = None, command: Sequence[str] = ()) -> Path:
+    """Write a run into the folder of saved runs and return its path; raises as `write_whole` does.
+
+    commit: its name, by default that of git in the current folder or of the CI service.
+    """
+    created = datetime.now(UTC)
+    path = path_for(folder, created)
+    save(path, saved_profile(measured, created=created, commit=commit, command=command))
+    return path
 
 
 def _pin_boards(request: ProfileRequest, pairs: list[_Pair], states: dict[str, Availability]) -> None:

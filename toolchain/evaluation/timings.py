@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,11 @@ class LatencyRatio:
             return None
         return cls._of_logs(_mean(logs), trimmed_mean(logs, resampled(len(logs), seed)), len(logs), confidence)
 
+    def widened(self, half: float) -> LatencyRatio:
+        """Return the ratio with an interval at least as wide as `half` on each side, of the logarithm."""
+        low, high = self.ratio * math.exp(-half), self.ratio * math.exp(half)
+        return replace(self, low=low if self.low is None else min(low, self.low), high=max(high, self.high or high))
+
     @classmethod
     def apart(cls, candidate: Timings, base: Timings) -> LatencyRatio | None:
         """Compare the medians of two runs that were not taken together, or return None where either has no median.
@@ -187,6 +192,16 @@ class LatencyRatio:
             return cls(math.exp(mean), None, None, rounds)
         low, high = bounds(draws, mean, rounds, confidence)
         return cls(math.exp(mean), math.exp(low), math.exp(high), rounds)
+
+
+def typical_ns(timings: Timings) -> float | None:
+    """Return the geometric mean of the medians of the rounds without the fifth at either end, in nanoseconds.
+
+    None where the samples have no median. It is what `LatencyRatio.apart` compares.
+    """
+    if timings.percentile(50) is None:
+        return None
+    return math.exp(_mean(np.log([float(np.median(block)) for block in _blocks(timings)])))
 
 
 def _mean(logs: NDArray[np.float64]) -> float:

@@ -7,6 +7,8 @@ within an element of their own they stay characters.
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from targets.host.text import one_line, visible
+from toolchain.evaluation.timings import LatencyRatio
 from toolchain.formats.inspection import LEVEL, QUICK
 from toolchain.stats.decision import Outcome
 
@@ -131,6 +134,24 @@ class Columns:
 def spreadsheet_text(text: str) -> str:
     """Return a text that no spreadsheet takes for a formula (OWASP, CSV injection)."""
     return f"'{visible(text)}" if text.startswith(tuple("=+-@\t\r")) else visible(text)
+
+
+def spreadsheet_csv(lines: Sequence[Mapping[str, object]]) -> str:
+    """Return lines of equal keys as CSV under a heading; texts as `spreadsheet_text` gives them, None as nothing."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    for line in lines:
+        writer.writerow(
+            {key: spreadsheet_text(value) if isinstance(value, str) else value for key, value in line.items()}
+        )
+    return stream.getvalue()
+
+
+def ratio_text(ratio: LatencyRatio) -> str:
+    """Return a ratio for people: `0.68 [0.66, 0.71]`, without the interval where there were too few rounds."""
+    interval = "" if ratio.low is None or ratio.high is None else f" [{ratio.low:.2f}, {ratio.high:.2f}]"
+    return f"{ratio.ratio:.2f}{interval}"
 
 
 _MARKS = {mark: f"\\{mark}" for mark in "\\`*_[]~|!"}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -20,7 +18,16 @@ from toolchain.profiling.latency import PERCENTILES, percentiles
 from toolchain.profiling.measurements import MeasuredFile, Measurements
 from toolchain.profiling.per_operator import Breakdown
 from toolchain.profiling.sweep import SweepPoint
-from toolchain.report.tables import DASH, Columns, packed_remark, plain_table, shown, spreadsheet_text, unbroken
+from toolchain.report.tables import (
+    DASH,
+    Columns,
+    packed_remark,
+    plain_table,
+    ratio_text,
+    shown,
+    spreadsheet_csv,
+    unbroken,
+)
 
 _TEXT_COLUMNS = ("artifact", "target", "run", "answers")
 _DROPPED_FIRST = ("p99.9", "p90", "samples", "first run", "packed", "p95 of first", "load", "p99", "memory", "p95")
@@ -51,7 +58,7 @@ def _percentile(name: str, file: MeasuredFile) -> str:
 def _of_first(file: MeasuredFile) -> str:
     if file.instructions_ratio is not None:
         return f"{file.instructions_ratio:.2f}"
-    return _ratio_text(file.ratio) if file.timed and file.ratio else DASH
+    return ratio_text(file.ratio) if file.timed and file.ratio else DASH
 
 
 def _answers(file: MeasuredFile) -> str:
@@ -72,15 +79,9 @@ _COLUMNS: dict[str, Callable[[MeasuredFile], str]] = {
     **{name: partial(_percentile, name) for name in (f"p{q:g}" for q in PERCENTILES)},
     "instructions": lambda file: f"{file.instructions.median:,.0f}" if file.instructions else DASH,
     "of first": _of_first,
-    "p95 of first": lambda file: _ratio_text(file.ratio_p95) if file.timed and file.ratio_p95 else DASH,
+    "p95 of first": lambda file: ratio_text(file.ratio_p95) if file.timed and file.ratio_p95 else DASH,
     "answers": _answers,
 }
-
-
-def _ratio_text(ratio: LatencyRatio) -> str:
-    """Return a ratio for people: `0.68 [0.66, 0.71]`, without the interval where there were too few rounds."""
-    interval = "" if ratio.low is None or ratio.high is None else f" [{ratio.low:.2f}, {ratio.high:.2f}]"
-    return f"{ratio.ratio:.2f}{interval}"
 
 
 def _remarks(measurements: Measurements) -> list[str]:
@@ -176,20 +177,15 @@ def _dashes(measurements: Measurements) -> Iterator[str]:
 
 def measurements_csv(measurements: Measurements) -> str:
     """Return one line for each file and target, in bytes and nanoseconds; what is not known is empty."""
-    lines = [_figures(file) for file in measurements.files]
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return stream.getvalue()
+    return spreadsheet_csv([_figures(file) for file in measurements.files])
 
 
 def _figures(file: MeasuredFile) -> dict[str, object]:
     timed, facts = file.timed, file.facts
     known: dict[str, object] = {
-        "artifact": spreadsheet_text(file.artifact.path.name),
+        "artifact": file.artifact.path.name,
         "sha256": file.artifact.sha256,
-        "target": spreadsheet_text(file.target),
+        "target": file.target,
         "runtime": f"{facts.runtime} {facts.version}" if facts else None,
         "device": facts.device if facts else None,
         "threads": facts.threads if facts else None,
@@ -205,7 +201,7 @@ def _figures(file: MeasuredFile) -> dict[str, object]:
     known |= {"instructions": file.instructions.median if file.instructions else None}
     known |= _ratio_columns("of_first", file.ratio if timed else None)
     known |= _ratio_columns("p95_of_first", file.ratio_p95 if timed else None)
-    return known | {"instructions_of_first": file.instructions_ratio, "refused": spreadsheet_text(file.refused)}
+    return known | {"instructions_of_first": file.instructions_ratio, "refused": file.refused}
 
 
 def _ratio_columns(name: str, ratio: LatencyRatio | None) -> dict[str, object]:
@@ -278,7 +274,7 @@ def history_table(runs: Sequence[StoredRun]) -> Columns:
         "samples": [f"{len(line.row.timings.samples_ns):,}" for line in lines],
         **{f"p{q:g}": [_time(line.percentiles()[f"p{q:g}"]) for line in lines] for q in PERCENTILES},
         "of first run" if compares_runs else "of first": [
-            _ratio_text(line.ratio) if line.ratio else DASH for line in lines
+            ratio_text(line.ratio) if line.ratio else DASH for line in lines
         ],
     }
     explained = (

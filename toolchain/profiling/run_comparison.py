@@ -1,0 +1,249 @@
+"""Two saved profiles: how many times as long each file took in the later one, and how sure that is.
+
+The runs were not taken in turns, so whatever differed between the two occasions (other work, heat, the place of a
+session in memory) looks like a difference of the files. How much that is can only be seen where a file was run
+repeatedly without a change: of such repeats in the folders of the two runs the standard deviation is taken, and the
+interval is at least as wide as the t distribution makes it. Without repeats the interval is that of the rounds of the
+two runs alone, and the remarks say so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from targets.session import taints_of
+from toolchain.core.errors import EvidenceError, GateFailed, GateInconclusive
+from toolchain.core.quantities import counted
+from toolchain.evaluation.timings import SLOWER, LatencyRatio, typical_ns
+from toolchain.profiling.latency import percentiles
+from toolchain.profiling.saved import SavedProfile, SavedRow
+from toolchain.stats.decision import Outcome
+
+MIN_FREEDOM = 2
+"""Fewer degrees of freedom say nothing of a standard deviation: with one the interval is thirteen of them wide."""
+CONFIDENCE = 0.975
+"""Of each bound."""
+
+
+@dataclass(frozen=True)
+class RunNoise:
+    """How much runs of an unchanged file differ. deviation: of the logarithm of its typical time; runs: they are of."""
+
+    deviation: float
+    freedom: int
+    runs: int
+
+    @property
+    def half(self) -> float:
+        """Half the width of the 95 % interval of the logarithm of a ratio of two runs."""
+        from scipy.special import stdtrit
+
+        return float(stdtrit(self.freedom, CONFIDENCE)) * math.sqrt(2) * self.deviation
+
+
+@dataclass(frozen=True, eq=False)
+class RowComparison:
+    """A file of the later run and the same file, or the only one on that target, in the earlier run.
+
+    ratio: of typical times, its interval by `noise` if that is known; None where either has no latency.
+    """
+
+    base: SavedRow
+    row: SavedRow
+    ratio: LatencyRatio | None
+    noise: RunNoise | None
+    instructions_ratio: float | None = None
+
+    @property
+    def taints(self) -> tuple[str, ...]:
+        """The reasons why a machine was not quiet in either run."""
+        return taints_of(row.timings for row in (self.base, self.row) if row.timings)
+
+    @property
+    def outcome(self) -> Outcome:
+        """FAIL if it is shown to be slower; INCONCLUSIVE if that is not known, or a machine was not quiet then."""
+        if self.instructions_ratio is not None:
+            return Outcome.FAIL if self.instructions_ratio > SLOWER else Outcome.PASS
+        if self.ratio is None or self.ratio.low is None:
+            return Outcome.INCONCLUSIVE
+        if not self.ratio.slower:
+            return Outcome.PASS
+        return Outcome.INCONCLUSIVE if self.taints else Outcome.FAIL
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types; times in nanoseconds."""
+        return {
+            "artifact": self.row.artifact,
+            "target": self.row.target,
+            "base_artifact": self.base.artifact,
+            "same_content": self.row.sha256 == self.base.sha256,
+            "base_percentiles_ns": percentiles(self.base.timed),
+            "percentiles_ns": percentiles(self.row.timed),
+            "ratio": asdict(self.ratio) if self.ratio else None,
+            "noise": asdict(self.noise) if self.noise else None,
+            "instructions_ratio": self.instructions_ratio,
+            "outcome": str(self.outcome),
+            "taints": list(self.taints),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class RunComparison:
+    """Two runs and their files, and what else differs between them."""
+
+    base: SavedProfile
+    run: SavedProfile
+    rows: tuple[RowComparison, ...]
+    remarks: tuple[str, ...]
+    lacking: tuple[str, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        """The worst outcome of a file; INCONCLUSIVE too where the later run lacks a file of the earlier one."""
+        outcomes = {row.outcome for row in self.rows} | ({Outcome.INCONCLUSIVE} if self.lacking else set())
+        return next(each for each in (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS) if each in outcomes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types."""
+        runs = {name: {"path": run.name, "created": run.created, "commit": run.commit} for name, run in self._runs()}
+        rows = [row.to_dict() for row in self.rows]
+        return runs | {"rows": rows, "outcome": str(self.outcome), "notes": [*self.lacking, *self.remarks]}
+
+    def _runs(self) -> Iterator[tuple[str, SavedProfile]]:
+        yield "base", self.base
+        yield "run", self.run
+
+
+def compare_runs(
+    base: SavedProfile, run: SavedProfile, others: Iterable[SavedProfile] = (), *, anyway: bool = False
+) -> RunComparison:
+    """Compare the files of two runs. others: runs that show how much runs of an unchanged file differ.
+
+    anyway: compare runs of unlike machines too. Raises EvidenceError for those without it, for other threads or another
+    batch, and where the runs share no file.
+    """
+    pairs = list(_pairs(base, run))
+    if not pairs:
+        raise EvidenceError(f"{run.name} and {base.name} share no file on one target; give runs of the same files")
+    unlike = [text for pair in pairs for text in _unlike_machines(base, run, *pair)]
+    if unlike and not anyway:
+        raise EvidenceError(f"{run.name} and {base.name} ran on unlike machines: {unlike[0]}; --anyway compares them")
+    for pair in pairs:
+        _refuse_other_settings(base, run, *pair)
+    known = [base, *others]
+    rows = tuple(_compared(before, after, _noise(after, run, known)) for before, after in pairs)
+    compared = {before.key for before, _ in pairs}
+    lacking = tuple(f"{run.name} lacks {row.artifact} on {row.target}" for row in base.rows if row.key not in compared)
+    remarks = dict.fromkeys([*unlike, *_remarks(rows)])
+    return RunComparison(base, run, rows, tuple(remarks), lacking)
+
+
+def require_not_slower(compared: RunComparison) -> None:
+    """Raise GateFailed where a file is shown to be slower, GateInconclusive where that cannot be said of one."""
+    slower = [row for row in compared.rows if row.outcome is Outcome.FAIL]
+    if slower:
+        raise GateFailed(f"slower: {', '.join(f'{row.row.artifact} on {row.row.target}' for row in slower)}")
+    unknown = [f"{row.row.artifact} on {row.row.target}" for row in compared.rows if row.outcome is not Outcome.PASS]
+    if unknown or compared.lacking:
+        why = "; ".join([*(f"it is not known whether {name} is slower" for name in unknown), *compared.lacking])
+        raise GateInconclusive(f"{why}; run them again on a quiet machine, for longer")
+
+
+def _pairs(base: SavedProfile, run: SavedProfile) -> Iterator[tuple[SavedRow, SavedRow]]:
+    """Yield rows of one name on one target; without any, the only rows of both runs on a target."""
+    first = {row.key: row for row in reversed(base.rows) if row.facts}
+    measured = [row for row in run.rows if row.facts]
+    shared = [(first[row.key], row) for row in measured if row.key in first]
+    yield from shared
+    if (
+        not shared
+        and len(first) == len(measured) == 1
+        and {row.target for row in first.values()} == {measured[0].target}
+    ):
+        yield next(iter(first.values())), measured[0]
+
+
+def _unlike_machines(base: SavedProfile, run: SavedProfile, before: SavedRow, after: SavedRow) -> Iterator[str]:
+    if before.instructions and after.instructions:
+        return  # they do not depend on the machine that emulates the processor
+    old, new = base.machine_of(before), run.machine_of(after)
+    for name in dict.fromkeys([*old, *new]):
+        if old.get(name) != new.get(name):
+            yield f"{name} {_value(new.get(name))}, not {_value(old.get(name))}"
+
+
+def _value(value: object) -> str:
+    return "unknown" if value is None else " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _refuse_other_settings(base: SavedProfile, run: SavedProfile, before: SavedRow, after: SavedRow) -> None:
+    assert before.facts, "it was measured"
+    assert after.facts, "it was measured"
+    for name, old, new in (
+        ("threads", before.facts.threads, after.facts.threads),
+        ("batch", before.batch, after.batch),
+    ):
+        if old != new:
+            raise EvidenceError(
+                f"{after.artifact} was measured with {name} {new} in {run.name} and {old} in {base.name}; these cannot "
+                "be compared; measure both with the same settings"
+            )
+
+
+def _compared(before: SavedRow, after: SavedRow, noise: RunNoise | None) -> RowComparison:
+    if before.timed and after.timed:
+        ratio = LatencyRatio.apart(after.timed, before.timed)
+        return RowComparison(before, after, ratio.widened(noise.half) if ratio and noise else ratio, noise)
+    if before.instructions and after.instructions:
+        return RowComparison(before, after, None, None, after.instructions.median / before.instructions.median)
+    return RowComparison(before, after, None, None)
+
+
+def _noise(row: SavedRow, run: SavedProfile, known: Sequence[SavedProfile]) -> RunNoise | None:
+    """Return how much repeated runs differ of a file of that name, on that target and a machine like that of `row`.
+
+    Runs of one content in one version of the runtime are repeats.
+    """
+    groups: dict[tuple[object, ...], list[float]] = defaultdict(list)
+    for other in known:
+        for each in other.rows:
+            if each.key == row.key and each.timed and other.machine_of(each) == run.machine_of(row):
+                facts, typical = each.timed.facts, typical_ns(each.timed)
+                if typical:
+                    groups[each.sha256, each.batch, facts.threads, facts.version].append(math.log(typical))
+    repeated = [np.array(logs) for logs in groups.values() if len(logs) > 1]
+    freedom = sum(len(logs) - 1 for logs in repeated)
+    if freedom < MIN_FREEDOM:
+        return None
+    squares = sum(float(((logs - logs.mean()) ** 2).sum()) for logs in repeated)
+    return RunNoise(math.sqrt(squares / freedom), freedom, freedom + len(repeated))
+
+
+def _remarks(rows: Sequence[RowComparison]) -> Iterator[str]:
+    """Yield how sure the ratios are, and what else differs."""
+    if noise := next((row.noise for row in rows if row.noise), None):
+        yield (
+            f"interval: 95 %, by how much {counted(noise.runs, 'run')} of unchanged files in these folders differ "
+            f"({math.expm1(noise.deviation):.1%}), and by the rounds of the two runs where that is more"
+        )
+    if any(row.ratio and not row.noise for row in rows):
+        yield (
+            "interval: 95 %, by the rounds of the two runs alone; what changed on the machine between them is not in "
+            "it: save each file three times or more, unchanged, and it will be"
+        )
+    for row in rows:
+        before, after = row.base, row.row
+        if before.artifact != after.artifact:
+            yield f"{after.artifact} is compared with {before.artifact}, the only file of the earlier run"
+        if before.sha256 == after.sha256:
+            yield f"{after.artifact} has the same content in both runs"
+        if before.facts and after.facts and before.facts.version != after.facts.version:
+            yield f"{after.facts.runtime} {after.facts.version}, not {before.facts.version}"
+    if tainted := taints_of(each.timings for row in rows for each in (row.base, row.row) if each.timings):
+        yield f"NOT QUIET: {'; '.join(tainted)}; latencies may be too long"

@@ -1,0 +1,174 @@
+"""Saved profiles as tables: those of a folder, two of them compared, and the latencies of many over time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from targets.host.text import one_line
+from toolchain.core.quantities import counted, time_text
+from toolchain.profiling.latency_history import LatencyHistory
+from toolchain.profiling.run_comparison import RowComparison, RunComparison
+from toolchain.profiling.saved import SHORT, SavedProfile, SavedRow
+from toolchain.report.tables import DASH, Columns, ratio_text, spreadsheet_csv
+from toolchain.report.text_charts import history_chart
+from toolchain.stats.change_points import LEVEL
+from toolchain.stats.decision import Outcome
+
+
+def commit_text(run: SavedProfile) -> str:
+    """Return a commit in the length that people read; a dash where none is known."""
+    return run.commit[:SHORT] or DASH
+
+
+def day_text(run: SavedProfile) -> str:
+    """Return when a run began: `2026-11-29 15:10`."""
+    return run.created[:16].replace("T", " ")
+
+
+def _p50(row: SavedRow) -> str:
+    if row.instructions:
+        return f"{row.instructions.median:,.0f} instructions"
+    ns = row.timed.percentile(50) if row.timed else None
+    return DASH if ns is None else time_text(ns / 1e9)
+
+
+def runs_list(runs: Sequence[SavedProfile]) -> Columns:
+    """Return one row for each file of each run."""
+    lines = [(run, row) for run in runs for row in run.rows]
+    cells = {
+        "run": [run.name for run, _ in lines],
+        "commit": [commit_text(run) for run, _ in lines],
+        "artifact": [row.artifact for _, row in lines],
+        "target": [row.target for _, row in lines],
+        "p50": [_p50(row) for _, row in lines],
+        "machine": [
+            str(run.machine_of(row).get("board") or run.machine_of(row).get("cpu", DASH)) for run, row in lines
+        ],
+        "quiet": ["no" if run.taints else "yes" for run, _ in lines],
+    }
+    return Columns(cells, [], ("run", "commit", "artifact", "target", "machine", "quiet"), ("machine", "commit"))
+
+
+def runs_dict(runs: Sequence[SavedProfile], unreadable: Sequence[str]) -> dict[str, Any]:
+    """Return the same as JSON types, with the files that could not be read."""
+    return {
+        "runs": [
+            {
+                "path": run.name,
+                "created": run.created,
+                "commit": run.commit,
+                "machine": run.machine,
+                "taints": list(run.taints),
+                "tools": run.tools,
+                "files": [
+                    {
+                        "artifact": row.artifact,
+                        "sha256": row.sha256,
+                        "target": row.target,
+                        "p50_ns": row.timed.percentile(50) if row.timed else None,
+                        "samples": len(row.timed.samples_ns) if row.timed else 0,
+                        "instructions": row.instructions.median if row.instructions else None,
+                    }
+                    for row in run.rows
+                ],
+            }
+            for run in runs
+        ],
+        "unreadable": list(unreadable),
+    }
+
+
+_SAID = {Outcome.FAIL: "SLOWER", Outcome.INCONCLUSIVE: "not known", Outcome.PASS: "not slower"}
+
+
+def _said(row: RowComparison) -> str:
+    if row.outcome is Outcome.PASS and row.ratio and row.ratio.high is not None and row.ratio.high < 1:
+        return "faster"
+    if row.outcome is Outcome.INCONCLUSIVE and row.ratio and row.ratio.slower:
+        return "slower, NOT QUIET"
+    return _SAID[row.outcome]
+
+
+def comparison_table(compared: RunComparison) -> Columns:
+    """Return one row for each file: before, after, the ratio with its interval, and what that says."""
+    rows = compared.rows
+    cells = {
+        "artifact": [row.row.artifact for row in rows],
+        "target": [row.row.target for row in rows],
+        "before": [_p50(row.base) for row in rows],
+        "after": [_p50(row.row) for row in rows],
+        "ratio": [_ratio(row) for row in rows],
+        "": [_said(row) for row in rows],
+    }
+    names = [f"before: {_named(compared.base)}", f"after: {_named(compared.run)}"]
+    return Columns(cells, [*names, *compared.lacking, *compared.remarks], ("artifact", "target", ""), ())
+
+
+def _named(run: SavedProfile) -> str:
+    return f"{run.name}, {day_text(run)}{f', commit {commit_text(run)}' if run.commit else ''}"
+
+
+def _ratio(row: RowComparison) -> str:
+    if row.instructions_ratio is not None:
+        return f"{row.instructions_ratio:.3f}"
+    return ratio_text(row.ratio) if row.ratio else DASH
+
+
+def comparison_csv(compared: RunComparison) -> str:
+    """Return one line for each file, in nanoseconds."""
+    lines = [
+        {
+            "artifact": row.row.artifact,
+            "target": row.row.target,
+            "base_sha256": row.base.sha256,
+            "sha256": row.row.sha256,
+            "base_p50_ns": row.base.timed.percentile(50) if row.base.timed else None,
+            "p50_ns": row.row.timed.percentile(50) if row.row.timed else None,
+            "ratio": row.ratio.ratio if row.ratio else row.instructions_ratio,
+            "low": row.ratio.low if row.ratio else None,
+            "high": row.ratio.high if row.ratio else None,
+            "outcome": str(row.outcome),
+        }
+        for row in compared.rows
+    ]
+    return spreadsheet_csv(lines)
+
+
+def history_text(history: LatencyHistory) -> str:
+    """Return what each series shows and its chart, and how sure that is."""
+    parts = []
+    for series in history.series:
+        machine = series.machine.get("board") or series.machine.get("cpu") or "an unknown machine"
+        settings = f"{counted(series.threads, 'thread')}, batch {series.batch}, {machine}"
+        ended = "" if series.current else "; not in the newest run"
+        said = [f"{series.name}: {line}" for line in series.sentences()]
+        parts.append("\n".join([*map(one_line, [*said, f"{settings}{ended}"]), history_chart(series)]))
+    parts.append(
+        f"* quiet run, o NOT QUIET, | median of the level; a series without a change shows one in {round(1 / LEVEL)} "
+        "times (E-divisive, permutations of ranks); ratios with 95 % intervals"
+    )
+    return "\n\n".join(parts)
+
+
+def history_csv(history: LatencyHistory) -> str:
+    """Return one line for each run of each series, in nanoseconds."""
+    lines = [
+        {
+            "artifact": series.artifact,
+            "target": series.target,
+            "threads": series.threads,
+            "batch": series.batch,
+            "run": point.run,
+            "created": point.created,
+            "commit": point.commit,
+            "ns": point.ns,
+            "quiet": point.quiet,
+            "sha256": point.sha256,
+            "runtime": point.runtime,
+            "level": sum(change.index <= index for change in series.changes),
+        }
+        for series in history.series
+        for index, point in enumerate(series.points)
+    ]
+    return spreadsheet_csv(lines)
