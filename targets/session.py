@@ -23,6 +23,9 @@ LARGEST: Final = 2**63 - 1
 """The largest int64: every stored count must fit one."""
 
 
+INTERRUPTED: Final = 0.02
+"""Share of the measured time that the system may give to others on a quiet machine."""
+
 DeviceType = Literal["cpu", "gpu", "emulated", "software", "script"]
 """What computes the answers: a processor, a GPU, a processor emulated by QEMU, a GPU emulated in software (SwiftShader,
 lavapipe), or a script (`null`). The last three are simulated."""
@@ -145,8 +148,22 @@ class Timings:
 
     @property
     def taints(self) -> tuple[str, ...]:
-        """What disturbed the measurement, as texts (`targets.host.machine.taints`)."""
-        return taints(self.machine, self.machine.get("end", self.machine))
+        """What disturbed the measurement, as texts (`targets.host.machine.taints`).
+
+        So is time that the system gave to others (`interrupted_share`).
+        """
+        others = (f"the system gave the core to others for {100 * self.interrupted_share:.0f} % of the time",)
+        marked = self.interrupted_share > INTERRUPTED
+        return taints(self.machine, self.machine.get("end", self.machine)) + others * marked
+
+    @property
+    def interrupted_share(self) -> float:
+        """The share of the measured time in which the thread that timed had the core taken away.
+
+        Its processor time checks the clock: this shows other work even where the system does not tell what all
+        processes used, as in some containers.
+        """
+        return sum(ns for _, ns in self.interrupted) / int(self.samples_ns.sum()) if self.interrupted else 0.0
 
     @property
     def busy_cores(self) -> float:

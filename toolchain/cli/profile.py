@@ -317,7 +317,7 @@ def probe_int8(*, shapes: tuple[str, ...], target: str | None, context: RunConte
       glyphpress probe-int8 --target arm64:cortex-a72 cnn.float.onnx
     """
     from toolchain.commands.probe_int8 import probe_int8 as run
-    from toolchain.report.timings import not_quiet
+    from toolchain.evaluation.timings import not_quiet
 
     probe = run(target or "ort-cpu", shapes, context)
     if as_json:

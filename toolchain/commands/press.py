@@ -27,6 +27,7 @@ from toolchain.core.errors import GlyphpressError
 from toolchain.core.files import MARK, refuse_folder, whole_file, whole_folder
 from toolchain.core.resume import may_replace, resumable
 from toolchain.evaluation.compare import comparison
+from toolchain.evaluation.timings import not_quiet
 from toolchain.explain.explanation import LayerError, explain
 from toolchain.export import installed_formats, reference_logits
 from toolchain.gate.candidate import JudgedFile
@@ -44,7 +45,6 @@ from toolchain.report.page.press_ruling import shipped_row
 from toolchain.report.press_report import report_markdown
 from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
 from toolchain.report.rows import chosen, fastest_float, measured_rows, rivals, small_and_not_slower
-from toolchain.report.timings import not_quiet
 from toolchain.stats.decision import Outcome
 from toolchain.training.train import train
 

@@ -9,7 +9,7 @@ round starts in them), and `interrupted_K` [M, 2] (which sample was interrupted,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -207,6 +207,12 @@ def typical_ns(timings: Timings) -> float | None:
 def _mean(logs: NDArray[np.float64]) -> float:
     """Return the mean without the fifth of the values at either end."""
     return float(trimmed_mean(logs, np.ones((1, len(logs))))[0])
+
+
+def not_quiet(taints: Iterable[str]) -> list[str]:
+    """Return the line that marks times from a machine that was not quiet, the same everywhere; none if it was."""
+    reasons = "; ".join(taints)
+    return [f"NOT QUIET: {reasons}; latencies may be too long"] if reasons else []
 
 
 def samples_for(q: float) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from targets.session import taints_of
 from toolchain.core.errors import EvidenceError
-from toolchain.evaluation.timings import LatencyRatio, StoredRow, StoredRun
+from toolchain.evaluation.timings import LatencyRatio, StoredRow, StoredRun, not_quiet
 from toolchain.profiling.latency import percentiles
 
 
@@ -81,8 +81,7 @@ def notes(runs: Sequence[StoredRun]) -> Iterator[str]:
     yield from (f"{target} is simulated, so it has no latencies" for target in sorted(simulated))
     for run in runs:
         yield from (f"{run.name}: {line}" for line in run.untimed)
-        if tainted := taints_of(row.timings for row in run.rows):
-            yield f"NOT QUIET in {run.name}: {'; '.join(tainted)}; latencies may be too long"
+        yield from (f"{run.name}: {line}" for line in not_quiet(taints_of(row.timings for row in run.rows)))
 
 
 def _changes(row: StoredRow, base: StoredRow) -> Iterator[str]:

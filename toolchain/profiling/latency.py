@@ -26,7 +26,7 @@ from targets.errors import ArtifactError
 from targets.host.machine import quiet_cores
 from targets.metadata import adopt, describe, explained, load_artifact
 from targets.preprocess import Preprocess
-from targets.session import Session, TimingPlan, Timings, taints_of
+from targets.session import INTERRUPTED, Session, TimingPlan, Timings, taints_of
 from targets.target import Target
 from toolchain.core.context import Progress, RunContext, silent
 from toolchain.core.errors import UsageProblem
@@ -60,17 +60,21 @@ def time_interleaved(
     if not _disturbed(first):
         return first
     again = _in_rounds(openings, plan, rounds, seed, partial(progress, "timing again, since other processes were busy"))
-    return min(first, again, key=_busiest)
+    return min(first, again, key=lambda timings: (_busiest(timings), _interrupted(timings)))
 
 
 def _disturbed(timings: Sequence[Timings]) -> bool:
     """Return whether other processes kept more of the machine busy than a quiet one allows."""
     cores = max((row.machine.get("cores", 1) for row in timings), default=1)
-    return _busiest(timings) > quiet_cores(cores)
+    return _busiest(timings) > quiet_cores(cores) or _interrupted(timings) > INTERRUPTED
 
 
 def _busiest(timings: Sequence[Timings]) -> float:
     return max((row.busy_cores for row in timings if not row.facts.simulated), default=0.0)
+
+
+def _interrupted(timings: Sequence[Timings]) -> float:
+    return max((row.interrupted_share for row in timings if not row.facts.simulated), default=0.0)
 
 
 def _in_rounds(

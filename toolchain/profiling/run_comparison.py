@@ -20,7 +20,7 @@ import numpy as np
 from targets.session import taints_of
 from toolchain.core.errors import EvidenceError, GateFailed, GateInconclusive
 from toolchain.core.quantities import counted
-from toolchain.evaluation.timings import SLOWER, LatencyRatio, typical_ns
+from toolchain.evaluation.timings import SLOWER, LatencyRatio, not_quiet, typical_ns
 from toolchain.profiling.latency import percentiles
 from toolchain.profiling.saved import SavedProfile, SavedRow
 from toolchain.stats.decision import Outcome
@@ -245,5 +245,4 @@ def _remarks(rows: Sequence[RowComparison]) -> Iterator[str]:
             yield f"{after.artifact} has the same content in both runs"
         if before.facts and after.facts and before.facts.version != after.facts.version:
             yield f"{after.facts.runtime} {after.facts.version}, not {before.facts.version}"
-    if tainted := taints_of(each.timings for row in rows for each in (row.base, row.row) if each.timings):
-        yield f"NOT QUIET: {'; '.join(tainted)}; latencies may be too long"
+    yield from not_quiet(taints_of(each.timings for row in rows for each in (row.base, row.row) if each.timings))

@@ -12,7 +12,7 @@ from targets.host.runtime_session import PROFILE_RUNS
 from targets.host.text import one_line
 from targets.session import taints_of
 from toolchain.core.quantities import counted, size_text, time_text
-from toolchain.evaluation.timings import LatencyRatio, StoredRun
+from toolchain.evaluation.timings import LatencyRatio, StoredRun, not_quiet
 from toolchain.profiling.history import history, notes
 from toolchain.profiling.latency import PERCENTILES, percentiles
 from toolchain.profiling.measurements import MeasuredFile, Measurements
@@ -110,11 +110,6 @@ def _remarks(measurements: Measurements) -> list[str]:
     lines += _crowded((timings.facts.threads, timings.machine.get("usable_cores", 0)) for timings in timed)
     lines += not_quiet(measurements.taints)
     return [line for line in (*lines, *_reasons(measurements), *_dashes(measurements)) if line]
-
-
-def not_quiet(taints: Sequence[str]) -> list[str]:
-    """Return the line that marks times from a machine that was not quiet; none if it was."""
-    return [f"NOT QUIET: {'; '.join(taints)}; latencies may be too long"] if taints else []
 
 
 def _threads_text(threads: int) -> str:

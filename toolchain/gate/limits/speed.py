@@ -21,7 +21,7 @@ from targets.session import Timings, taints_of
 from toolchain.core.errors import EvidenceError
 from toolchain.core.quantities import beside, counted, time_beside
 from toolchain.core.settings import Ratio, Seconds
-from toolchain.evaluation.timings import LatencyRatio, latency_bounds, samples_for
+from toolchain.evaluation.timings import LatencyRatio, latency_bounds, not_quiet, samples_for
 from toolchain.gate.limit import Confidence, Limit, LimitDefinition, Measure, Verdict, by_bounds, positive
 from toolchain.stats.bootstrap import MIN_ROUNDS, expansion
 from toolchain.stats.decision import POWER, Outcome
@@ -116,9 +116,9 @@ def _verdict(
     *,
     of: str = "",
 ) -> Verdict:
-    outcome, tainted = measured.outcome(limit.max), "; ".join(taints_of(timed))
+    outcome, tainted = measured.outcome(limit.max), "".join(not_quiet(taints_of(timed)))
     note = f" ({_where(timed)}, {counted(measured.rounds, 'round')})"
-    loud = f"; NOT QUIET: {tainted}" * bool(tainted)
+    loud = f"; {tainted}" * bool(tainted)
     low, high, point = (beside_limit(value, limit.max) for value in (measured.low, measured.high, measured.point))
     nearest = measured.low if measured.low > limit.max else measured.high
     needed, point, shown_limit = None, point + of, beside_limit(limit.max, nearest)
@@ -129,10 +129,7 @@ def _verdict(
         reason += loud
     elif outcome is Outcome.FAIL and tainted:
         outcome = Outcome.INCONCLUSIVE
-        reason += (
-            f", but the machine was not quiet ({tainted}), which makes files slower; stop what else runs here, or keep "
-            "it to other cores, then time again"
-        )
+        reason += f"{loud}: stop what else runs here, or keep it to other cores, then time again"
     elif outcome is Outcome.INCONCLUSIVE:
         longer = measured.times_longer(limit.max, limit.confidence)
         seconds, advice = longer * measured.seconds, "an hour of timing would not decide: move the limit"

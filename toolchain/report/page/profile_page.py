@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from targets.host.text import shell_command
 from toolchain.core.quantities import counted, time_text
 from toolchain.core.versions import tool_versions
+from toolchain.evaluation.timings import not_quiet
 from toolchain.profiling.measurements import MeasuredFile, Measurements
 from toolchain.profiling.per_operator import Breakdown
 from toolchain.report.charts.pareto import Point
@@ -16,7 +17,7 @@ from toolchain.report.page.pictures import latency_picture, network_block, opera
 from toolchain.report.page.tables import digests_table, machine_block, plain
 from toolchain.report.page.wording import sentences, size_words, time_words
 from toolchain.report.tables import Columns
-from toolchain.report.timings import measurements_table, not_quiet
+from toolchain.report.timings import measurements_table
 
 
 def profile_html(measured: Measurements, breakdowns: Sequence[Breakdown] = (), *, command: Sequence[str] = ()) -> str:
