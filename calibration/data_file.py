@@ -7,8 +7,11 @@ EMNIST; the other half of the data is the file beside it with `test` in the plac
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +22,7 @@ from calibration.idx import open_idx
 from calibration.sample import TEST_SHARE, held_out
 from calibration.spec import SPLITS
 from calibration.stored import Stored
+from glyphpress.registry import Registry
 
 _OTHER: dict[Split, Split] = {"train": "test", "test": "train"}
 _SPLIT_OF_EMNIST = re.compile(r"emnist-([a-z]+)(?:-train|-test)?\.", re.IGNORECASE)
@@ -28,6 +32,22 @@ _MNIST: dict[Split, str] = {"train": "train", "test": "t10k"}
 _ENDS = (".csv", ".csv.gz", ".mat", ".parquet")
 _GZIP = b"\x1f\x8b"
 _POINTER = b"version https://git-lfs"
+
+
+def _reader(_name: str, value: Any) -> Callable[[Path], Stored]:
+    if not callable(value):
+        raise TypeError(f"it gives {value!r:.60}, and a function that takes a path is needed")
+    read: Callable[[Path], Stored] = value
+    return read
+
+
+OWN = {
+    "csv": "calibration.pixel_table:read_pixel_table",
+    "mat": "calibration.matlab:read_matlab",
+    "parquet": "calibration.parquet:read_parquet",
+}
+REGISTRY = Registry("reader", lambda: OWN, _reader)
+"""Those above, which are found by the first bytes, and those of plug-ins, each called after the suffix of its files."""
 
 
 def load_file(path: Path, split: Split, hints: Hints) -> Dataset:
@@ -96,13 +116,18 @@ def _mnist_file(folder: Path, split: Split, kind: str) -> Path | None:
 
 
 def _kind(path: Path) -> str:
-    """Return `csv`, `mat` or `parquet`; raises CorruptData for other content, with what can be done."""
+    """Return the name of a reader; raises CorruptData for content that none reads, with what can be done."""
     with path.open("rb") as file:
         start = file.read(64)
     if not start:
         raise EmptyData(f"{path} is empty; copy it again")
     if start.startswith(_POINTER):
         raise CorruptData(f"{path} is a pointer of Git LFS, not the file; fetch it with `git lfs pull`")
+    suffix = path.suffix.lower().removeprefix(".")
+    if suffix not in OWN:
+        with suppress(KeyError):
+            REGISTRY.require(suffix)
+            return suffix
     if start.startswith(b"PAR1"):
         return "parquet"
     if start.startswith((b"MATLAB", b"\x89HDF")):
@@ -124,6 +149,8 @@ def _kind(path: Path) -> str:
 
 
 def _read(paths: list[Path], kind: str) -> Stored:
+    if kind not in OWN:
+        return _checked(REGISTRY.get(kind)(paths[0]), paths[0], kind)
     if kind == "parquet":
         from calibration.parquet import read_parquet
 
@@ -131,6 +158,21 @@ def _read(paths: list[Path], kind: str) -> Stored:
     from calibration.pixel_table import read_pixel_table
 
     return read_pixel_table(paths[0])
+
+
+def _checked(stored: Stored, path: Path, kind: str) -> Stored:
+    """Return what a plug-in read; raises CorruptData, naming the plug-in, where it is not what `Stored` says."""
+    arrays = (stored.images, stored.labels) if isinstance(stored, Stored) else ()
+    kinds = [(str(array.dtype), array.ndim) for array in arrays if isinstance(array, np.ndarray)]
+    if kinds != [("uint8", 3), ("int64", 1)]:
+        raise CorruptData(
+            f"{path}: the {REGISTRY.plugins()[kind]} gives no Stored of uint8 images [N, H, W] and int64 labels [N]; "
+            "repair it"
+        )
+    if not len(stored.images) or len(stored.labels) != len(stored.images):
+        counts = f"{len(stored.images):,} images and {len(stored.labels):,} labels"
+        raise CorruptData(f"{path} holds {counts}; give a file with as many of both")
+    return stored
 
 
 def _half(path: Path, split: Split) -> list[Path]:

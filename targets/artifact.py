@@ -177,7 +177,7 @@ def file_format(path: Path) -> Format:
     if not utf8(path):
         raise ArtifactError(f"{path}: the name is not UTF-8, so the runtimes cannot open it; rename the file")
     kind = path.suffix.lower().removeprefix(".")
-    if kind not in get_args(Format):
+    if not _known(kind):
         if advice := instead_of(path):
             raise ArtifactError(f"{path} {advice}")
         raise ArtifactError(f"{path}: neither .onnx, .ort nor .tflite; `glyphpress export` makes one of a checkpoint")
@@ -187,6 +187,19 @@ def file_format(path: Path) -> Format:
         if stream.read(len(LFS_POINTER)) == LFS_POINTER:
             raise ArtifactError(f"{path} {NOT_FETCHED}")
     return cast(Format, kind)
+
+
+def _known(kind: str) -> bool:
+    """Return whether there is such a format, of ours or of a plug-in; raises PluginFailed for one that is refused."""
+    if kind in get_args(Format):
+        return True
+    from glyphpress.registry import find
+
+    try:
+        find("format", kind, get_args(Format))
+    except KeyError:
+        return False
+    return True
 
 
 def sidecar_of(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The catalog of targets: tables of names and of families, whose modules are imported when they are used.
+"""The catalog of targets: names and families, whose modules are imported when they are used; plug-ins add names.
 
 A target word is `NAME`, `NAME,SETTING=VALUE...` (`litert-cpu,xnnpack=off`), `arm64:CPU`, `ssh://[USER@]HOST[:PORT]`,
 or the name or file of a device profile (`targets.profiles`).
@@ -7,9 +7,9 @@ or the name or file of a device profile (`targets.profiles`).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from glyphpress.registry import Registry, resolved, subclass
 from targets.artifact import Format
 from targets.errors import UnknownTarget, nearest
 from targets.target import Target
@@ -51,18 +51,34 @@ FAMILIES = table([("arm64", "targets.arm64:Arm64Target"), ("ssh", "targets.ssh:S
 KERNELS = ("ort-cpu", "ort-precise", "ort-reference", "litert-cpu", "litert-reference")
 """The same processor with other kernels: where the answers of a file are compared when no targets are given."""
 
+
+def _reserved() -> list[str]:
+    """Return the words that name no target of the table, and no target of a plug-in either."""
+    from targets.profiles import profile_names
+
+    return [*FAMILIES, *profile_names()]
+
+
+REGISTRY = Registry("target", lambda: TARGETS, subclass(Target), _reserved)  # type: ignore[type-abstract]
+
 DEFAULTS: dict[Format, str] = {"onnx": "ort-cpu", "ort": "ort-cpu", "tflite": "litert-cpu"}
 
 
 def names() -> list[str]:
     """Return the names of targets of this machine, in the order of the catalog."""
-    return list(TARGETS)
+    return list(REGISTRY)
 
 
 def listed() -> list[str]:
     """Return the words of all targets that need no address: `names`, and the members of families."""
-    members = ((family, _class(entry).members) for family, entry in FAMILIES.items())
-    return [*TARGETS, *(f"{family}:{member}" for family, all_members in members for member in all_members)]
+    members = ((family, resolved(entry).members) for family, entry in FAMILIES.items())
+    return [*REGISTRY, *(f"{family}:{member}" for family, all_members in members for member in all_members)]
+
+
+def every() -> dict[str, Target]:
+    """Return the targets of all words that `listed` returns, but for those of plug-ins that do not load."""
+    broken = REGISTRY.plugins().keys() - REGISTRY.added().keys()
+    return {word: get(word) for word in listed() if word not in broken}
 
 
 def get(word: str) -> Target:
@@ -72,16 +88,19 @@ def get(word: str) -> Target:
     """
     family, colon, rest = word.partition(":")
     if colon and family in FAMILIES:
-        return _class(FAMILIES[family])(rest)  # type: ignore[call-arg]  # as in the contract of families
+        target: Target = resolved(FAMILIES[family])(rest)
+        return target
     name, *settings = word.split(",")
-    if name in TARGETS:
-        return _configured(name, settings)
-    if _profile(word):
+    if name not in TARGETS and _profile(word):
         return get(_followed(word))
-    from targets.profiles import profile_names
+    try:
+        target_class = REGISTRY.get(name)
+    except KeyError:
+        from targets.profiles import profile_names
 
-    known = [*TARGETS, *profile_names()]
-    raise UnknownTarget(f"no target '{word}'; {nearest(name, known, '`glyphpress targets list` shows them')}")
+        near = nearest(name, [*REGISTRY, *profile_names()], "`glyphpress targets list` shows them")
+        raise UnknownTarget(f"no target '{word}'; {near}") from None
+    return _configured(target_class, name, settings)
 
 
 def _profile(word: str) -> DeviceProfile | None:
@@ -119,8 +138,17 @@ def isa(word: str) -> Collection[str]:
 
 
 def default_for(kind: Format) -> Target:
-    """Return the target that runs a file of this format by default."""
-    return get(DEFAULTS[kind])
+    """Return the target that runs a file of this format by default: of plug-ins' formats, the first that does.
+
+    Raises UnknownTarget where there is none.
+    """
+    if kind in DEFAULTS:
+        return get(DEFAULTS[kind])
+    # No target of ours runs a format that is not ours.
+    for target in (target_class() for target_class in REGISTRY.added().values()):
+        if kind in target.formats:
+            return target
+    raise UnknownTarget(f"no target runs .{kind} files; install a plug-in that has one")
 
 
 def full_name(name: str, settings: Mapping[str, tuple[str, ...]], **values: str) -> str:
@@ -131,9 +159,8 @@ def full_name(name: str, settings: Mapping[str, tuple[str, ...]], **values: str)
     return ",".join([name, *(f"{key}={value}" for key, value in values.items() if value != settings[key][0])])
 
 
-def _configured(name: str, pairs: list[str]) -> Target:
+def _configured(target_class: type[Target], name: str, pairs: list[str]) -> Target:
     """Return the target with settings `KEY=VALUE`, which its class takes as keywords; raises UnknownTarget."""
-    target_class = _class(TARGETS[name])
     known = target_class.settings
     given = dict[str, str]()
     for pair in pairs:
@@ -143,10 +170,3 @@ def _configured(name: str, pairs: list[str]) -> Target:
             raise UnknownTarget(f"{name} has no setting '{pair}', or it is given twice; it takes: {takes}")
         given[key] = value
     return target_class(**given)
-
-
-def _class(entry: str) -> type[Target]:
-    """Return the class of an entry "module:Class"; imports its module."""
-    module, name = entry.split(":")
-    target_class: type[Target] = getattr(import_module(module), name)
-    return target_class

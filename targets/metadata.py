@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import get_args
 
 from targets.artifact import (
     ONNX_METADATA_KEY,
@@ -88,6 +89,12 @@ def adopt(path: Path, *, preprocess: Preprocess, classes: tuple[str, ...]) -> Ar
 def describe(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Return the inputs and outputs that a file of any format declares; raises ArtifactError."""
     kind = file_format(path)
+    if kind not in get_args(Format):
+        from glyphpress.registry import find, load
+
+        specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
+        specs = load(find("format", kind, get_args(Format)))().tensors(path)
+        return specs
     if kind == "tflite":
         from targets.litert.cpu import described
     elif kind == "ort":
@@ -98,8 +105,8 @@ def describe(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]
 
 
 def _embedded_text(path: Path, kind: Format) -> str:
-    """Return the text under ONNX_METADATA_KEY in a file, empty if it has none; a .tflite never has one."""
-    if kind == "tflite":
+    """Return the text under ONNX_METADATA_KEY in a file, empty if it has none; only .onnx and .ort can have one."""
+    if kind not in ("onnx", "ort"):
         return ""
     if kind == "ort":
         from targets.onnxruntime.cpu import metadata

@@ -29,8 +29,10 @@ ROWS = (
     ("toolchain.models", "toolchain.stats"),
     ("toolchain.core",),
     ("targets", "calibration"),
+    ("glyphpress.registry",),
 )
-"""Rooms from the top down: each package or loose module under toolchain/, and the other packages as a whole."""
+"""Rooms from the top down: each package or loose module under toolchain/, and the other packages as a whole, but for
+the registry, on which all stand."""
 RANK = {room: number for number, row in enumerate(ROWS) for room in row}
 
 Import = tuple[str, str, str]
@@ -72,6 +74,8 @@ def imports(root: Path, *, tables: bool = True) -> Iterator[Import]:
 
 def room(module: str) -> str:
     """Return the room of a module: `targets`, or `toolchain.cli`."""
+    if module in RANK:
+        return module
     package, *rest = module.split(".")
     return package if package != "toolchain" or not rest else f"{package}.{rest[0]}"
 

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from targets.agent import Answer, Header, local_agent
 from targets.artifact import Artifact, Facts, Format
-from targets.catalog import TARGETS, get
+from targets.catalog import REGISTRY, TARGETS, get
 from targets.errors import ConnectionLost, RunFailed, TargetError, TargetUnavailable
 from targets.host.machine import machine_state
 from targets.session import ColdStart, Operator, TimingPlan
@@ -150,7 +150,7 @@ class LocalTarget(Target, Protocol):
 
     def cold_start(self, artifact: Artifact, *, threads: int = 1) -> ColdStart | None:
         """See `Target.cold_start`; None for a target that is not in the catalog: no other process can open it."""
-        if self.name.split(",")[0] not in TARGETS:
+        if self.name.split(",")[0] not in REGISTRY:
             return None
         return cold_start_of(in_fresh_process(artifact, self.name, "start", threads=threads))
 

@@ -203,6 +203,8 @@ MODULES = (
     "target",
 )
 """All modules of `targets` that the agent imports."""
+BELOW = ("glyphpress/__init__", "glyphpress/registry")
+"""What those import beside them."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +239,7 @@ class BoardFolder:
 
 def agent_layer() -> BoardFolder:
     """Return the layer with the agent's modules."""
-    paths = [ROOT / "targets" / f"{module}.py" for module in MODULES]
+    paths = [ROOT / f"{module}.py" for module in (*BELOW, *(f"targets/{module}" for module in MODULES))]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
     def build(archive: Path) -> None:

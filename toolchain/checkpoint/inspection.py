@@ -17,7 +17,7 @@ from toolchain import models
 from toolchain.checkpoint.computed_weights import bake
 from toolchain.checkpoint.file_arguments import build_and_fit
 from toolchain.checkpoint.float_model import FloatModel, OnnxModel
-from toolchain.checkpoint.kinds import KIND_NAMES, kind_of, refuse_quantized_pickle
+from toolchain.checkpoint.kinds import kind_name, kind_of, refuse_quantized_pickle
 from toolchain.checkpoint.metadata import build_reference, metadata_of, our_facts, read_values
 from toolchain.checkpoint.source import parse_source
 from toolchain.checkpoint.state import Fitted, find_state, fit_state, modules_in, preferred, tensors_in
@@ -69,9 +69,9 @@ def inspect_file(
         )
     path = shipped or Path(path_or_name)
     kind = kind_of(path)
-    title = KIND_NAMES[kind]
+    title = kind_name(kind)
     with translated(lambda reason: CheckpointError(f"{path} is a damaged {title} ({reason}); save or export it again")):
-        if kind in catalog.FORMATS:
+        if kind in catalog.REGISTRY:
             return catalog.get(kind).inspect(path)
         return _inspect_torch(path, kind, model, trust_pickle=trust_pickle, weights=weights)
 

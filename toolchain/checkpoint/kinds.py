@@ -65,11 +65,14 @@ _QUANTIZED = (
 
 
 def kind_of(path: Path) -> str:
-    """Return what kind of model file this is, of KIND_NAMES.
+    """Return what kind of model file this is: of KIND_NAMES, or the format of a plug-in.
 
     Raises CheckpointError when there is no such file, when it is a folder, empty or of no known kind, and when its
     suffix stands for another kind: such a file is not opened.
     """
+    if (model_format := catalog.of(path)) and model_format.name not in catalog.FORMATS:
+        _refuse_absent(path)
+        return model_format.name
     kind = _kind(path)
     allowed = _SUFFIXES.get(path.suffix, (kind,))
     if kind not in allowed:
@@ -79,6 +82,11 @@ def kind_of(path: Path) -> str:
             f"{path.with_suffix(suffix).name}"
         )
     return kind
+
+
+def kind_name(kind: str) -> str:
+    """Return what people call a kind of file that `kind_of` returned."""
+    return KIND_NAMES.get(kind) or catalog.get(kind).title
 
 
 def _refuse_absent(path: Path) -> None:

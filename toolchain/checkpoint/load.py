@@ -20,7 +20,7 @@ from toolchain.checkpoint import torch_files
 from toolchain.checkpoint.computed_weights import bake
 from toolchain.checkpoint.file_arguments import build_and_fit
 from toolchain.checkpoint.float_model import FloatModel, OnnxModel, Range, TorchModel, forward, settle_output
-from toolchain.checkpoint.kinds import KIND_NAMES, kind_of, refuse_quantized_pickle
+from toolchain.checkpoint.kinds import KIND_NAMES, kind_name, kind_of, refuse_quantized_pickle
 from toolchain.checkpoint.metadata import (
     Metadata,
     agreed_classes,
@@ -127,14 +127,14 @@ def load(
         source = parse_source(model) if model and not reference_name else None
         request = _Request(path, source, reference_name, classes, preprocess, trust_pickle, weights, chosen)
         kind = kind_of(path)
-        kind_name = KIND_NAMES[kind]
+        title = kind_name(kind)
         if weights is not None and kind not in ("state", "safetensors"):
-            raise UsageProblem(f"--weights {weights}: {path} is one whole model ({kind_name}); leave --weights out")
+            raise UsageProblem(f"--weights {weights}: {path} is one whole model ({title}); leave --weights out")
         opened = _OPENERS.get(kind, _refuse_artifact)
         if opened is not _refuse_artifact:
             require("torch")
         with translated(
-            lambda reason: CheckpointError(f"{path} is a damaged {kind_name} ({reason}); save or copy it again")
+            lambda reason: CheckpointError(f"{path} is a damaged {title} ({reason}); save or copy it again")
         ):
             loaded = opened(request)
         digest = _digest(path, kind)

@@ -10,6 +10,8 @@ from importlib.resources import files
 import rich_click as click
 from click.shell_completion import BashComplete, CompletionItem, add_completion_class
 
+from glyphpress.registry import offered, tell_problems
+
 Completer = Callable[[click.Context, click.Parameter, str], list["CompletionItem[str]"]]
 
 
@@ -54,7 +56,9 @@ def _entries(begun: str, suffixes: Sequence[str]) -> tuple[list[str], list[str]]
 
 
 def _recipes() -> list[str]:
-    return sorted(path.name.removesuffix(".toml") for path in (files("toolchain") / "recipe" / "shipped").iterdir())
+    folder = files("toolchain") / "recipe" / "shipped"
+    shipped = sorted(path.name.removesuffix(".toml") for path in folder.iterdir())
+    return [*shipped, *offered("recipe", shipped)]
 
 
 def _policies() -> list[str]:
@@ -143,3 +147,4 @@ def register() -> None:
     """Register the completion for Bash if a shell asks for completion."""
     if "_GLYPHPRESS_COMPLETE" in os.environ:
         add_completion_class(_Bash)
+        tell_problems(lambda _text: None)  # a warning would stand in the middle of the command line

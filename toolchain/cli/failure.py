@@ -10,6 +10,7 @@ import rich_click as click
 from click.exceptions import NoArgsIsHelpError
 
 from calibration.atomic_files import PREFIX
+from glyphpress.registry import to_blame
 from targets.host.cache import crowded_disk, full_disk
 from toolchain.core.errors import BUG, StageError, exit_code
 from toolchain.core.interrupt import interrupted
@@ -33,7 +34,9 @@ def end(error: BaseException) -> int:
     code = _code(error)
     if code == BUG:
         traceback.print_exception(error)
-        click.echo("glyphpress: this is a bug; report it with the lines above and `glyphpress version`", err=True)
+        plugin = to_blame(error)
+        whose = f"this is a bug in the {plugin}, or in glyphpress below it" if plugin else "this is a bug"
+        click.echo(f"glyphpress: {whose}; report it with the lines above and `glyphpress version`", err=True)
     else:
         message = " ".join(_message(error).split())
         if code == exit_code(StageError()) and not isinstance(error, OSError) and (crowded := crowded_disk(message)):

@@ -134,7 +134,7 @@ def _show(
     """
     from toolchain.core.json_codec import to_json
     from toolchain.report.advice import gate_next
-    from toolchain.report.gate_terminal import show_comparison, show_verdicts, show_winner
+    from toolchain.report.gate_terminal import show_comparison, show_plugins, show_verdicts, show_winner
 
     next_steps = gate_next(judgement, baseline=baseline, candidates=candidates, data=data)
     if as_json:
@@ -149,6 +149,7 @@ def _show(
         show_comparison(judged.comparison, out)
         show_verdicts(judged.verdicts, out)
     show_winner(judgement, out)
+    show_plugins(judgement, out)
     console.advise(next_steps)
 
 

@@ -25,6 +25,7 @@ try:
 
     import rich_click as click
 
+    from glyphpress.registry import NO_PLUGINS, tell_problems
     from toolchain.cli import console
     from toolchain.cli.groups import LazyGroup
     from toolchain.cli.help_page import style_help
@@ -123,6 +124,10 @@ COMMANDS = {
         "toolchain.cli.press:demo",
         "Train a small model on real handwritten digits, press it three ways, and judge every file.",
     ),
+    "plugins": (
+        "toolchain.cli.plugins:plugins",
+        "List the plug-ins that installed packages add, and whether they load.",
+    ),
     "version": (
         "toolchain.cli.help:version",
         "Print the versions of glyphpress, Python, the system and every installed runtime.",
@@ -139,6 +144,13 @@ def _print_version(ctx: click.Context, _param: click.Parameter, given: bool) -> 
         ctx.exit()
 
 
+def _refuse_plugins(ctx: click.Context, _param: click.Parameter, given: bool) -> None:
+    if given:
+        before = os.environ.get(NO_PLUGINS, "0")
+        ctx.call_on_close(lambda: os.environ.update({NO_PLUGINS: before}))
+        os.environ[NO_PLUGINS] = "1"  # which other processes of the command read too
+
+
 @click.group(
     cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True
 )
@@ -149,6 +161,14 @@ def _print_version(ctx: click.Context, _param: click.Parameter, given: bool) -> 
     expose_value=False,
     callback=_print_version,
     help="Print the version; `glyphpress version` prints every runtime's too.",
+)
+@click.option(
+    "--no-plugins",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_refuse_plugins,
+    help="Use no plug-in of another package, as GLYPHPRESS_NO_PLUGINS=1 does.",
 )
 @console.verbosity_options
 def glyphpress() -> None:
@@ -184,6 +204,7 @@ def _run() -> Any:
         warnings.simplefilter("ignore")
     try:
         with heard():
+            tell_problems(console.warn)
             style_help()
             if "_GLYPHPRESS_COMPLETE" in os.environ:
                 from toolchain.cli import complete

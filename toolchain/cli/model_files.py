@@ -45,7 +45,7 @@ def inspect(
     from toolchain.report.model_tables import show_inspection
 
     inspection = inspect_file(file, model=model, trust_pickle=trust_pickle, weights=weights)
-    if inspection.kind in catalog.FORMATS:
+    if inspection.kind in catalog.REGISTRY:
         inspection = replace(inspection, packed=shown_size(inspection.path, asked=packed, progress=context.progress))
     if as_json:
         from toolchain.core.json_codec import to_json

@@ -9,7 +9,7 @@ import rich_click as click
 
 from targets.host.text import argument
 from toolchain.cli import console, options, values
-from toolchain.quantize.schemes import SCHEMES
+from toolchain.quantize.schemes import REGISTRY, SCHEMES
 
 if TYPE_CHECKING:
     from targets.artifact import Artifact
@@ -25,11 +25,17 @@ METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")
 @click.argument("artifact", type=values.FILE)
 @click.option(
     "--scheme",
-    type=values.Choice(list(SCHEMES)),
+    type=values.Choice(list(REGISTRY)),
     metavar="SCHEME",
     default="static-int8",
     show_default=True,
-    help="; ".join(f"{row.name}: {row.summary}" for row in SCHEMES.values()) + ".",
+    help="; ".join(
+        [
+            *(f"{row.name}: {row.summary}" for row in SCHEMES.values()),
+            *(f"{name}: of {plugin.package}" for name, plugin in REGISTRY.plugins().items()),
+        ]
+    )
+    + ".",
 )
 @click.option("--per-tensor", is_flag=True, help="One scale for each weight tensor instead of one per channel.")
 @click.option(

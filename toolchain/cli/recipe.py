@@ -23,20 +23,21 @@ def recipe() -> None:
 @recipe.command("list")
 @options.json_option
 def list_(*, as_json: bool) -> None:
-    """List the shipped recipes.
+    """List the shipped recipes, and those of plug-ins.
 
     \b
     Example:
       glyphpress recipe list
     """
-    from toolchain.recipe import shipped
+    from toolchain.recipe import REGISTRY
 
+    recipes = REGISTRY.all()
     if as_json:
-        console.emit("recipe-list", {"recipes": [shipped_recipe.model_dump() for shipped_recipe in shipped().values()]})
+        console.emit("recipe-list", {"recipes": [listed.model_dump() for listed in recipes.values()]})
         return
-    width = max(map(len, shipped()))
-    for name, shipped_recipe in shipped().items():
-        click.echo(f"{name:{width}}  {shipped_recipe.summary}")
+    width = max(map(len, recipes))
+    for name, listed in recipes.items():
+        click.echo(f"{name:{width}}  {listed.summary}")
 
 
 @recipe.command()

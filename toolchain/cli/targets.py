@@ -39,7 +39,7 @@ def list_(as_json: bool) -> None:
     from targets import catalog
     from targets.profiles import profile_names
 
-    known = {name: catalog.get(name) for name in catalog.listed()}
+    known = catalog.every()
     probed = {name: _probed(target) for name, target in known.items()}
     profiles = [_profile(name) for name in profile_names()]
     if as_json:

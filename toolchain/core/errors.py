@@ -16,6 +16,7 @@ GlyphpressError                          exit
 └── GateInconclusive                     5   no FAIL, but a verdict could not be reached
 calibration.errors.DataError             3   (UnknownData 2)
 targets.errors.TargetError               3   (UnknownTarget 2, TargetUnavailable 4)
+glyphpress.registry.PluginFailed         4   a plug-in that was asked for is refused, or does not load
 OSError                                  3   full disk, no permission
 KeyboardInterrupt                        130 Ctrl-C, SIGTERM
 any other exception                      70  a bug: it keeps its traceback, and never looks like a failed gate
@@ -24,6 +25,7 @@ The two leaf packages have roots of their own because they never import this one
 """
 
 from calibration.errors import DataError, UnknownData
+from glyphpress.registry import PluginFailed
 from targets.errors import TargetError, TargetUnavailable, UnknownTarget
 
 
@@ -96,6 +98,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (UnknownTarget, 2),
     (PackageMissing, 4),
     (TargetUnavailable, 4),
+    (PluginFailed, 4),
     (GlyphpressError, 3),
     (DataError, 3),
     (TargetError, 3),

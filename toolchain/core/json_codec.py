@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, NewType, TypeVar
 
@@ -42,12 +42,13 @@ def json_types(values: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def from_json(kind: type[T], text: str | bytes, *, whole: bool = True) -> T:
+def from_json(kind: type[T], text: str | bytes, *, whole: bool = True, newer: Collection[str] = ()) -> T:
     """Return the dataclass that `to_json` wrote.
 
     whole: every key must be present; otherwise a key whose field has a default may be missing, as in files of older
-    versions. Raises ValueError, which names the key, for unknown keys, values of another type ("1", 1.0 and true are
-    not integers), numbers that are not finite, a `schema` that is not the type's, and whatever the dataclass refuses.
+    versions. newer: keys that may be missing even so, since the first files of this schema lack them. Raises
+    ValueError, which names the key, for unknown keys, values of another type ("1", 1.0 and true are not integers),
+    numbers that are not finite, a `schema` that is not the type's, and whatever the dataclass refuses.
     """
     from pydantic import ValidationError
 
@@ -66,7 +67,8 @@ def from_json(kind: type[T], text: str | bytes, *, whole: bool = True) -> T:
         raise ValueError("it is nested too deeply") from error
     except (GlyphpressError, TargetError) as error:
         raise ValueError(str(error)) from error
-    if whole and (missing := _first_missing(values, to_json(value))):
+    expected = {key: inner for key, inner in to_json(value).items() if key in values or key not in newer}
+    if whole and (missing := _first_missing(values, expected)):
         raise ValueError(f"'{missing}' is missing")
     return value
 

@@ -1,17 +1,17 @@
-"""The catalog of file formats: what each has to offer, and the table of all, imported on use."""
+"""The catalog of file formats: what each has to offer, and the table of all, imported on use; plug-ins add some."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from glyphpress.registry import Registry, subclass
 from toolchain.core.errors import UsageProblem
 
 if TYPE_CHECKING:
-    from targets.artifact import Artifact, Format
+    from targets.artifact import Artifact, Format, TensorSpec
     from toolchain.formats.graph import Diagnosis, FloatParts, Graph, Kernel, Trace
     from toolchain.formats.inspection import Inspection
 
@@ -53,6 +53,10 @@ class FileFormat:
     def recognises(self, path: Path, head: bytes) -> bool:  # noqa: ARG002 (OnnxFormat uses it)
         """Return whether a file may be of this format, where no other kind is certain; head: its first 64 bytes."""
         return not self.magic and path.suffix == self.suffix
+
+    def tensors(self, path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        """Return inputs and outputs of a file of a plug-in's format; raises ArtifactError. Ours are in `targets`."""
+        raise self._refusal(path)
 
     def inspect(self, path: Path) -> Inspection:
         """Return the contents of a file; raises CheckpointError when it cannot be read."""
@@ -117,25 +121,27 @@ FORMATS = {
     "tflite": "toolchain.formats.tflite:TfliteFormat",
 }
 """Name -> "module:Class", in the order in which formats are listed."""
+REGISTRY = Registry("format", lambda: FORMATS, subclass(FileFormat))
+"""Those above and those of plug-ins, which are found by the suffix of a file alone."""
 
 
 @cache
 def get(name: str) -> FileFormat:
     """Return the format of a name; raises KeyError where there is none."""
-    module, _, class_name = FORMATS[name].partition(":")
-    file_format: FileFormat = getattr(import_module(module), class_name)()
-    return file_format
+    return REGISTRY.get(name)()
 
 
 def formats() -> tuple[FileFormat, ...]:
-    """Return every format."""
+    """Return every format of FORMATS; no plug-in is imported for a file that is not of its format."""
     return tuple(map(get, FORMATS))
 
 
 def of(path: Path) -> FileFormat | None:
     """Return the format of a file by its suffix, None where no format has it."""
-    name = path.suffix.removeprefix(".")
-    return get(name) if name in FORMATS else None
+    try:
+        return get(path.suffix.removeprefix("."))
+    except KeyError:
+        return None
 
 
 def suffixes(listed: Iterable[FileFormat], conjunction: str) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from calibration.dataset import Dataset
+from glyphpress.registry import loaded
 from targets.artifact import Artifact
 from targets.catalog import get
 from targets.session import TimingPlan, Timings
@@ -29,7 +30,7 @@ from toolchain.evaluation.untracked import Training
 from toolchain.gate.baseline import Baseline
 from toolchain.gate.candidate import JudgedFile, Sources, is_saved, read_judged_file, without_file
 from toolchain.gate.gate import Evidence, check_pin
-from toolchain.gate.limits import definition
+from toolchain.gate.limits import LIMITS, definition
 from toolchain.gate.policy import Policy
 from toolchain.profiling.latency import profile
 
@@ -113,16 +114,20 @@ def gather(
     baseline, candidate = (prepared(policy, file, test, context.progress) for file in (baseline, candidate))
     sources = Sources(candidate, baseline, test, train, context)
     parts: dict[str, Any] = {}
+    collected: dict[str, Any] = {}
     for name, limit in policy.limits():
         limit_definition = definition(name)
         if limit_definition.collect:
-            parts[limit_definition.evidence[0]] = limit_definition.collect(limit, sources)
+            into = parts if name in LIMITS else collected
+            into[limit_definition.evidence[0]] = limit_definition.collect(limit, sources)
     return Evidence(
         pairs=pairs,
         timings=timings,
         baseline_timings=baseline_timings,
         flipped=flipped(pairs, test) if test is not None else None,
         baseline_digest=baseline.stored.digest if baseline.stored else None,
+        collected=collected,
+        plugins=loaded(),
         **parts,
     )
 

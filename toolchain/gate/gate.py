@@ -6,12 +6,13 @@ evidence is an error.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
+from glyphpress.registry import Plugin
 from targets.host.text import json_text
 from targets.session import Timings
 from toolchain.core.errors import EvidenceError
@@ -36,7 +37,8 @@ class Evidence:
 
     places: the candidate on other runtimes. packed: bytes of the candidate packed by zstd. memory: peak bytes of its
     session. flipped: pictures for people, no verdict looks at them. baseline_digest: of the stored baseline that the
-    baseline's answers came from, None where they came from the file or a saved evaluation.
+    baseline's answers came from, None where they came from the file or a saved evaluation. collected: what limits of
+    plug-ins collected, as JSON types by their names. plugins: those whose code took part.
     """
 
     SCHEMA: ClassVar = "glyphpress/evidence/1"
@@ -51,6 +53,8 @@ class Evidence:
     baseline_timings: StoredTimings | None = None
     flipped: Flipped | None = None
     baseline_digest: str | None = None
+    collected: dict[str, Any] = field(default_factory=dict)
+    plugins: tuple[Plugin, ...] = ()
 
     def __post_init__(self) -> None:
         """Reject timings, pictures and counts that belong to other files or images than the answers."""
@@ -81,6 +85,11 @@ class Evidence:
         """The answers to all images, copies of an image included."""
         return self.pairs
 
+    def part(self, name: str) -> object:
+        """Return what a limit is judged by (`LimitDefinition.evidence`); None where it was not collected."""
+        # Here and not in each limit, so that none can forget that copies of an image count once.
+        return self.pairs.once if name == "pairs" else getattr(self, name, self.collected.get(name))
+
     @property
     def files(self) -> ComparedFiles:
         """The facts of both files, always there as `pairs` is."""
@@ -97,7 +106,7 @@ class Evidence:
             raise EvidenceError(f"{path}: no such evidence; `glyphpress gate ... --evidence {path.name}` makes it")
         refuse_other(path, "evidence")
         try:
-            return from_json(cls, path.read_bytes())
+            return from_json(cls, path.read_bytes(), newer=("collected", "plugins"))
         except ValueError as error:
             raise EvidenceError(f"{path}: not stored evidence ({error}); gather it again") from error
 
@@ -125,8 +134,7 @@ def judge(policy: Policy, evidence: Evidence, *, competitors: int = 1) -> tuple[
 def judge_limit(name: str, limit: Limit, evidence: Evidence) -> Verdict:
     """Judge one limit; raises EvidenceError where the evidence does not hold what it is judged by."""
     limit_definition = definition(name)
-    # Here and not in each limit, so that none can forget that copies of an image count once.
-    parts = [evidence.pairs.once if part == "pairs" else getattr(evidence, part) for part in limit_definition.evidence]
+    parts = [evidence.part(name) for name in limit_definition.evidence]
     if any(part is None or part == () for part in parts):
         raise EvidenceError(
             f"the policy or an option limits {name}, but the evidence does not hold it; store it again with "

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from toolchain.core.errors import UsageProblem
 from toolchain.core.quantities import POINTS
-from toolchain.gate.limits import definitions
+from toolchain.gate.limits import definition, definitions
 from toolchain.gate.policy import Policy
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import Outcome
@@ -217,10 +217,11 @@ def plan_policy(
     UsageProblem for a policy without a limit that can be simulated, or where there are fewer images than classes.
     """
     limits = [name for name, _ in policy.limits()]
-    decide = {name: limit.simulate for name, limit in definitions().items() if limit.simulate}
-    asked = [name for name in limits if name in decide]
+    decide = {name: simulate for name in limits if (simulate := definition(name).simulate)}
+    asked = list(decide)
     if not asked:
-        raise UsageProblem(f"the policy limits none of {', '.join(decide)}, so there is nothing to simulate")
+        names = ", ".join(name for name, limit in definitions().items() if limit.simulate)
+        raise UsageProblem(f"the policy limits none of {names}, so there is nothing to simulate")
     if not 0 < discordance < 1:
         raise UsageProblem(f"a discordance of {POINTS.text(discordance)} cannot be simulated; give one such as 1%")
     if not 1 <= classes <= min(sizes):

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -27,8 +28,8 @@ from pydantic import Field, ValidationError, create_model
 from targets.errors import nearest, translated
 from toolchain.core.errors import PolicyError
 from toolchain.core.settings import FROM_FILE, Points, refused
-from toolchain.gate.limit import Limit, Table
-from toolchain.gate.limits import definition, definitions
+from toolchain.gate.limit import Limit, LimitDefinition, Table
+from toolchain.gate.limits import REGISTRY, definition, definitions
 
 L = TypeVar("L", bound=Limit)
 P = TypeVar("P", bound="PolicyTables")
@@ -114,15 +115,18 @@ class PolicyTables(Table):
         return _validated(type(self), tables, "the policy", context=None)
 
 
-def _fields() -> dict[str, Any]:
-    """Return the field of every table: each limit's, then the baseline's."""
-    fields: dict[str, Any] = {
+def _fields(limits: Mapping[str, LimitDefinition]) -> dict[str, Any]:
+    """Return the field of each limit's table."""
+    return {
         name: (limit.settings | None, Field(default=None, description=limit.about, examples=[dict(limit.example)]))
-        for name, limit in definitions().items()
+        for name, limit in limits.items()
     }
+
+
+def _baseline() -> dict[str, Any]:
     about = "What the baseline must be, not a limit: the one stored for this policy, and how well it reads."
     example = {"digest": "0" * 64, "min_accuracy": "85%"}
-    return fields | {"baseline": (BaselinePin | None, Field(default=None, description=about, examples=[example]))}
+    return {"baseline": (BaselinePin | None, Field(default=None, description=about, examples=[example]))}
 
 
 if TYPE_CHECKING:
@@ -133,16 +137,42 @@ if TYPE_CHECKING:
         baseline: BaselinePin | None = None
 
 else:
-    Policy = create_model("Policy", __base__=PolicyTables, __doc__=_ABOUT, __module__=__name__, **_fields())
+    Policy = create_model(
+        "Policy", __base__=PolicyTables, __doc__=_ABOUT, __module__=__name__, **_fields(definitions()), **_baseline()
+    )
+
+
+@cache
+def policy_form(plugins: frozenset[str] = frozenset()) -> type[Policy]:
+    """Return the class of policies that may also have the tables of these limits of plug-ins; raises PluginFailed."""
+    if not plugins:
+        return Policy
+    fields = _fields({name: definition(name) for name in sorted(plugins)})
+    return create_model("Policy", __base__=Policy, __doc__=_ABOUT, __module__=__name__, **fields)
+
+
+def whole_form() -> type[Policy]:
+    """Return the class of policies with the tables of every plug-in that loads."""
+    return policy_form(frozenset(REGISTRY.added()))
+
+
+def _named_plugins(names: Iterable[str]) -> frozenset[str]:
+    """Return which of these tables are limits of plug-ins; raises PluginFailed for one that may not be used."""
+    found = set()
+    for name in names:
+        with suppress(KeyError):
+            REGISTRY.require(name)
+            found.add(name)
+    return frozenset(found - definitions().keys())
 
 
 def policy_from(tables: dict[str, Any], source: str = "policy") -> Policy:
     """Return the policy that parsed TOML or JSON tables say.
 
     Raises PolicyError on unknown keys (naming the nearest known one), values without units, limits that cannot hold,
-    and a policy that limits nothing.
+    and a policy that limits nothing, and PluginFailed for a table of a plug-in that cannot be used.
     """
-    return _validated(Policy, tables, source, context=FROM_FILE)
+    return _validated(policy_form(_named_plugins(tables)), tables, source, context=FROM_FILE)
 
 
 def read_policy(path: Path) -> Policy:
@@ -189,7 +219,7 @@ def choose_policy(name: str | None = None, **limits: float | None) -> Policy:
 
 def schema() -> dict[str, Any]:
     """Return the JSON schema (draft 2020-12) of a policy file as people write it, quantities with their units."""
-    tables = Policy.model_json_schema(mode="validation")
+    tables = whole_form().model_json_schema(mode="validation")
     for table in tables["properties"].values():
         # TOML has no null: a limit that is not asked for is left out.
         table["$ref"] = table.pop("anyOf")[0]["$ref"]
@@ -202,7 +232,7 @@ def _validated(form: type[P], tables: dict[str, Any], source: str, *, context: s
     try:
         policy = form.model_validate(tables, context=context)
     except ValidationError as error:
-        raise PolicyError(f"{source}: {_explain(error)}") from error
+        raise PolicyError(f"{source}: {_explain(error, form)}") from error
     actions = [limit.action for name, limit in policy.limits() if not definition(name).always]
     if not actions:
         raise PolicyError(f"{source}: limits nothing, so everything would pass; add a table such as [drop]")
@@ -211,24 +241,18 @@ def _validated(form: type[P], tables: dict[str, Any], source: str, *, context: s
     return policy
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, form: type[PolicyTables]) -> str:
     """Return one line about the first thing that is wrong, with what to write instead."""
     # A key that is not known often explains the one that is missing.
     first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     keys = [str(part) for part in first["loc"]]
     key = ".".join(keys)
     if first["type"] == "extra_forbidden":
-        known = _keys(keys[:-1])
+        known = form.kind(keys[0]).model_fields if keys[1:] else [*form.model_fields, *REGISTRY.plugins()]
         return f"unknown key '{key}'; {nearest(keys[-1], known, 'see `glyphpress gate schema`', cutoff=0.5)}"
     if first["type"] == "missing":
         return f"'{key}' is missing; the limit [{keys[0]}] needs it"
     return refused(key, first)
-
-
-def _keys(path: list[str]) -> list[str]:
-    if not path:
-        return list(Policy.model_fields)
-    return list(Policy.kind(path[0]).model_fields)
 
 
 _HEAD = """\
@@ -247,13 +271,14 @@ def template(policy: Policy, file: str = "gate.toml") -> str:
 
     `policy_from` reads it back as the same policy. file: the name by which the text calls itself.
     """
-    return _HEAD.format(file=file) + "".join(_block(policy, name) for name in Policy.model_fields)
+    return _HEAD.format(file=file) + "".join(_block(policy, name) for name in whole_form().model_fields)
 
 
 def _block(policy: Policy, name: str) -> str:
-    field, table_set = Policy.model_fields[name], getattr(policy, name)
+    form, table_set = whole_form(), getattr(policy, name, None)
+    field = form.model_fields[name]
     example: dict[str, Any] = (field.examples or [{}])[0]
-    table = table_set or Policy.kind(name).model_validate(example)
+    table = table_set or form.kind(name).model_validate(example)
     values = table.model_dump(mode="json", exclude_none=True) | ({} if table_set else example)
     mark = "" if table_set else "#"
     return f"\n# {field.description}\n{mark}[{name}]\n" + "".join(f"{mark}{line}\n" for line in _lines(table, values))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from glyphpress.registry import Registry, resolved
 from targets.errors import nearest
 from toolchain.core.errors import GlyphpressError, UsageProblem
 
@@ -35,6 +35,17 @@ ESTIMATORS = {
     "random-forest": "toolchain.models.random_forest:RandomForest",
 }
 """Settings (`Estimator`) of each scikit-learn classifier by its name. They become .onnx files, not torch modules."""
+
+
+def _architecture(_name: str, value: Any) -> Callable[..., nn.Module]:
+    if not callable(value):
+        raise TypeError(f"it gives {value!r:.60}, and what builds a torch module is needed")
+    architecture: Callable[..., nn.Module] = value
+    return architecture
+
+
+REGISTRY = Registry("model", lambda: MODELS, _architecture, lambda: ESTIMATORS)
+"""Those of MODELS and of plug-ins: what takes `classes`, and options, and returns the module."""
 _REFERENCE = "_glyphpress_reference"
 MOST_PARAMETERS = 200_000_000
 """Limit of a reference model; options that ask for more are an error in a file or a command."""
@@ -42,7 +53,7 @@ MOST_PARAMETERS = 200_000_000
 
 def names() -> tuple[str, ...]:
     """Return the name of every reference architecture."""
-    return tuple(MODELS)
+    return tuple(REGISTRY)
 
 
 def scaled(count: int, width: float) -> int:
@@ -56,8 +67,7 @@ def estimator_class(name: str) -> type[Estimator]:
         raise UsageProblem(
             f"no scikit-learn model '{name}'; {nearest(name, ESTIMATORS, 'give ' + ' or '.join(ESTIMATORS))}"
         )
-    module, attribute = ESTIMATORS[name].split(":")
-    settings: type[Estimator] = getattr(import_module(module), attribute)
+    settings: type[Estimator] = resolved(ESTIMATORS[name])
     return settings
 
 
@@ -70,10 +80,10 @@ def build(name: str, classes: int, **options: Any) -> nn.Module:
     """
     import torch
 
-    module, attribute = _reference(name).split(":")
+    refuse_unbuilt(name)
     if classes < 2:
         raise UsageProblem(f"{name} needs at least two classes, not {classes}")
-    architecture = getattr(import_module(module), attribute)
+    architecture = REGISTRY.get(name)
     # The options may come from an untrusted file, so the model is first built without memory, on the meta device.
     try:
         with torch.device("meta"), warnings.catch_warnings():
@@ -120,7 +130,7 @@ def shipped_weights(name: str) -> Path | None:
 
     Raises UsageProblem on a name that is not in `names()`.
     """
-    _reference(name)
+    refuse_unbuilt(name)
     path = Path(__file__).parent / "weights" / f"{name}.safetensors"
     return path if path.is_file() else None
 
@@ -132,13 +142,18 @@ def shipped_names() -> tuple[str, ...]:
 
 def refuse_unknown(name: str) -> None:
     """Raise UsageProblem where no reference model has this name."""
-    known = (*MODELS, *ESTIMATORS)
-    if name not in known:
-        raise UsageProblem(f"no reference model '{name}'; {nearest(name, known, 'see `glyphpress train --help`')}")
-
-
-def _reference(name: str) -> str:
     if name in ESTIMATORS:
-        raise UsageProblem(f"{name} is fitted by scikit-learn and has no torch module; give one of {', '.join(MODELS)}")
+        return
+    try:
+        REGISTRY.require(name)
+    except KeyError:
+        near = nearest(name, (*REGISTRY, *ESTIMATORS), "see `glyphpress train --help`")
+        raise UsageProblem(f"no reference model '{name}'; {near}") from None
+
+
+def refuse_unbuilt(name: str) -> None:
+    """Raise UsageProblem where no reference model has this name, or it is none of torch."""
+    if name in ESTIMATORS:
+        names_text = ", ".join(REGISTRY)
+        raise UsageProblem(f"{name} is fitted by scikit-learn and has no torch module; give one of {names_text}")
     refuse_unknown(name)
-    return MODELS[name]

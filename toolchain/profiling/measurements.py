@@ -217,6 +217,6 @@ def paired(artifacts: Sequence[Artifact], names: Sequence[str]) -> list[tuple[Ta
             raise UsageProblem(f"{target.name} does not run {artifacts[0].path.name}; it takes {takes}")
     for artifact in artifacts:
         if not any(artifact.format in target.formats for target in targets):
-            default = catalog.DEFAULTS[artifact.format]
+            default = catalog.default_for(artifact.format).name
             raise UsageProblem(f"no --target runs {artifact.path.name}; add --target {default}")
     return [(target, artifact) for target in targets for artifact in artifacts if artifact.format in target.formats]

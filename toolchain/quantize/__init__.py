@@ -95,9 +95,9 @@ def _refuse(artifact: Artifact, step: Quantize, save_ranges: Path | None) -> Non
 def _origin(artifact: Artifact, step: Quantize, recipe: str, prepared: Calibrated, notes: tuple[str, ...]) -> Origin:
     from toolchain.formats.uint8_input import PixelInput
     from toolchain.formats.write_artifact import Origin
-    from toolchain.quantize.schemes import QUANTIZERS
+    from toolchain.quantize.schemes import QUANTIZERS, REGISTRY
 
-    packages = QUANTIZERS[artifact.format].packages
+    packages = (*QUANTIZERS[artifact.format].packages, *REGISTRY.package(step.scheme))
     facts = prepared.ranges.calibration if prepared.ranges else None
     origin = Origin.of(artifact, recipe, *packages, calibration=facts, notes=notes)
     return replace(origin, preprocess=PixelInput.of(artifact.preprocess).given) if step.integer_io else origin

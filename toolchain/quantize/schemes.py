@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal
 
+from glyphpress.registry import Registry, instance
 from toolchain.formats import catalog
 
 if TYPE_CHECKING:
@@ -129,6 +130,8 @@ _ROWS = (
     ),
 )
 SCHEMES = {row.name: row for row in _ROWS}
+REGISTRY = Registry("scheme", lambda: SCHEMES, instance(Scheme))
+"""The schemes above, and those of plug-ins."""
 QUANTIZERS = {
     "onnx": Quantizer(("onnxruntime", "onnx"), "toolchain.quantize.onnx:FloatOnnx"),
     "tflite": Quantizer(("litert-quantizer",), "toolchain.quantize.tflite:FloatTflite"),

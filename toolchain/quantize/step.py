@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from targets.errors import nearest
 from toolchain.core.settings import Step
 from toolchain.formats import catalog
-from toolchain.quantize.schemes import SCHEMES, Scheme
+from toolchain.quantize.schemes import REGISTRY, Scheme
 
 if TYPE_CHECKING:
     SchemeName = str
 else:
-    SchemeName = Literal[*SCHEMES]
+
+    def _scheme(name: str) -> str:
+        """Return the name of a scheme; raises ValueError where there is none, and PluginFailed as `Registry.get`."""
+        try:
+            return REGISTRY.get(name).name
+        except KeyError:
+            raise ValueError(f"no scheme has this name; {nearest(name, REGISTRY, 'the schema lists them', cutoff=0.4)}") from None
+
+    def _names(schema: dict[str, Any]) -> None:
+        schema["enum"] = list(REGISTRY)
+
+    SchemeName = Annotated[str, AfterValidator(_scheme), Field(json_schema_extra=_names)]
 Calibration = Literal["min-max", "moving-average", "percentile", "entropy", "mse"]
 PERCENTILE = 99.99
 
@@ -64,7 +76,7 @@ class Quantize(Step):
     @property
     def row(self) -> Scheme:
         """Return its scheme."""
-        return SCHEMES[self.scheme]
+        return REGISTRY.get(self.scheme)
 
     @property
     def calibrated(self) -> bool:

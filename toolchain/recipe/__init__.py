@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
 from pydantic import Field, ValidationError, model_validator
 
+from glyphpress.registry import Registry, instance
 from targets.errors import nearest, translated
 from targets.host.text import as_written
 from toolchain.compress import ModelStep, StepContext
@@ -180,16 +182,20 @@ def shipped() -> dict[str, Recipe]:
     return {recipe.name: recipe for recipe in sorted(recipes, key=lambda recipe: recipe.name)}
 
 
+REGISTRY = Registry("recipe", shipped, instance(Recipe))
+"""The shipped recipes, and those of plug-ins."""
+
+
 def find(name_or_path: str) -> Recipe:
-    """Return a shipped recipe by name, or read a TOML file.
+    """Return a recipe by its name, shipped or of a plug-in, or read a TOML file.
 
     Raises UsageProblem for an unknown name and PolicyError for a file that is no recipe.
     """
-    if name_or_path in shipped():
-        return shipped()[name_or_path]
+    with suppress(KeyError):
+        return REGISTRY.get(name_or_path)
     path = Path(name_or_path)
     if path.suffix != ".toml":
-        near = nearest(name_or_path, shipped(), "`glyphpress recipe list` shows the shipped ones.")
+        near = nearest(name_or_path, REGISTRY, "`glyphpress recipe list` shows the shipped ones.")
         raise UsageProblem(f"no recipe '{name_or_path}'; {near} A file of your own ends in .toml")
     if not path.is_file():
         raise UsageProblem(f"{path}: no such recipe file; `glyphpress recipe list` shows the shipped ones")

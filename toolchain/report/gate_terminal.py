@@ -104,6 +104,11 @@ def show_verdicts(verdicts: Iterable[Verdict], console: Console) -> None:
         print_lines(console, _open_parts(verdict))
 
 
+def show_plugins(judgement: Judgement, console: Console) -> None:
+    """Print every plug-in whose code took part; nothing if there is none."""
+    print_lines(console, [f"plug-in    {plugin} took part" for plugin in judgement.plugins])
+
+
 def show_winner(judgement: Judgement, console: Console) -> None:
     """Print which of several candidates ships, or that none does; nothing if there is only one."""
     if len(judgement.candidates) < 2:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from glyphpress.registry import Plugin, loaded
 from targets.host.text import json_text
 from targets.session import RuntimeFacts, Timings
-from toolchain.core.errors import EvidenceError
+from toolchain.core.errors import EvidenceError, PolicyError
 from toolchain.core.files import write_whole
 from toolchain.core.json_codec import from_json, to_json
 from toolchain.core.json_schema import stored_schema
@@ -20,8 +21,8 @@ from toolchain.core.versions import tool_versions
 from toolchain.evaluation.compare import ClassDrop, Comparison, FileFacts, NewConfusion, comparison
 from toolchain.gate.gate import Evidence
 from toolchain.gate.limit import Measure, Part, Verdict, overall, raise_for
-from toolchain.gate.limits import LIMITS, definition
-from toolchain.gate.policy import Policy, policy_from
+from toolchain.gate.limits import REGISTRY, definition
+from toolchain.gate.policy import Policy, policy_from, whole_form
 from toolchain.stats.decision import Outcome
 from toolchain.stats.paired_difference import upper_bound
 
@@ -83,7 +84,7 @@ class Judgement:
     """What the gate concluded. policy: `Policy.to_dict()`. winner: the name of the candidate that may ship, or None.
 
     competitors: of how many candidates the best was to ship, for which the confidences were corrected. tools: package
-    versions.
+    versions. plugins: those whose code took part, in gathering the evidence or in judging it.
     """
 
     SCHEMA: ClassVar = "glyphpress/verdict/1"
@@ -95,10 +96,17 @@ class Judgement:
     winner: str | None
     outcome: Outcome
     tools: dict[str, str] = field(default_factory=dict)
+    plugins: tuple[Plugin, ...] = ()
 
     def __post_init__(self) -> None:
         """Reject what does not follow from the candidates."""
-        policy_from(self.policy)
+        try:
+            policy_from(self.policy)
+        except PolicyError as error:
+            absent = [each for each in self.plugins if each.kind == "limit" and each.name not in REGISTRY]
+            if not absent:
+                raise
+            raise EvidenceError(f"the {absent[0]} took part, and is not installed here; install it") from error
         names = Counter(judged.file.name for judged in self.candidates)
         if repeated := [name for name, count in names.items() if count > 1]:
             raise EvidenceError(f"several candidates are called {repeated[0]}; give each file a name of its own")
@@ -139,6 +147,7 @@ class Judgement:
             winner=winner,
             outcome=_outcome(candidates, winner),
             tools=tool_versions(*_TOOLS),
+            plugins=tuple(sorted({*loaded(), *(each for evidence, _ in judged for each in evidence.plugins)}, key=str)),
         )
 
     def verdicts(self) -> Iterator[tuple[Judged, Verdict, Standing]]:
@@ -230,7 +239,7 @@ _SPANS: dict[Measure, tuple[float, float]] = {"share": (-1.0, 1.0), "cost": (-ma
 
 def check_verdict(verdict: Verdict) -> None:
     """Raise EvidenceError for a verdict whose figures cannot be, or that passes beyond its limit."""
-    if verdict.limit not in LIMITS:
+    if verdict.limit not in REGISTRY:
         raise EvidenceError(f"no limit is called {verdict.limit}; run the gate again")
     settings = definition(verdict.limit).settings
     low, high = _SPANS.get(settings.measure, (0.0, math.inf))
@@ -272,5 +281,5 @@ def _measure_text(measure: Measure, value: float) -> str:
 
 def verdict_schema() -> dict[str, Any]:
     """Return the JSON schema of `verdict.json`, its policy included."""
-    parts = (Judged, FileFacts, RuntimeFacts, Verdict, Part, Comparison, ClassDrop, NewConfusion)
-    return stored_schema(Judgement, parts=parts, tables={"policy": Policy})
+    parts = (Judged, Plugin, FileFacts, RuntimeFacts, Verdict, Part, Comparison, ClassDrop, NewConfusion)
+    return stored_schema(Judgement, parts=parts, tables={"policy": whole_form()})

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from targets.artifact import Fidelity
-from toolchain.checkpoint.kinds import KIND_NAMES
+from toolchain.checkpoint.kinds import kind_name
 from toolchain.core.quantities import counted, percent_text
 from toolchain.evaluation.compared_models import ComparedModels
 from toolchain.formats import catalog
@@ -40,10 +40,10 @@ def _summary(inspection: Inspection) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("file", shown(f"{inspection.path}  {KIND_NAMES[inspection.kind]}  {inspection.bytes:,} bytes"))
+    table.add_row("file", shown(f"{inspection.path}  {kind_name(inspection.kind)}  {inspection.bytes:,} bytes"))
     if inspection.packed is not None:
         table.add_row("packed", f"{inspection.packed:,} bytes (zstd, level {LEVEL})")
-    elif inspection.kind in catalog.FORMATS:
+    elif inspection.kind in catalog.REGISTRY:
         table.add_row("packed", f"not measured for a file over {QUICK // 10**6} MB; --packed measures it")
     table.add_row("sha256", inspection.sha256)
     table.add_row("parameters", f"{inspection.parameters:,}")

@@ -23,7 +23,7 @@ from toolchain.core.quantities import counted
 from toolchain.evaluation.compare import FileFacts
 from toolchain.gate.gate import Evidence
 from toolchain.gate.limit import Part, Verdict
-from toolchain.gate.limits import LIMITS, definition
+from toolchain.gate.limits import REGISTRY, definition
 from toolchain.report.judgement import Judged, Judgement, Standing, allowed_text, value_text
 from toolchain.stats.decision import Outcome
 
@@ -215,6 +215,7 @@ def _facts(judgement: Judgement, judged: Judged) -> dict[str, str]:
         "competitors": str(judgement.competitors),
         "winner": judgement.winner or "none",
         "glyphpress": judgement.tools.get("glyphpress", "unknown"),
+        "plug-ins": ", ".join(map(str, judgement.plugins)) or "none",
     }
 
 
@@ -267,7 +268,7 @@ def sarif(judgement: Judgement) -> str:
     has no lines, so all results point to line 1.
     """
     judged_limits = {verdict.limit for _, verdict, _ in judgement.verdicts()}
-    rules = [name for name in LIMITS if name in judged_limits]
+    rules = [name for name in REGISTRY if name in judged_limits]
     results = [
         _result(judgement, judged, verdict, _LEVELS[standing], rules.index(verdict.limit))
         for judged, verdict, standing in judgement.verdicts()
@@ -295,7 +296,12 @@ def sarif(judgement: Judgement) -> str:
             }
         ],
         "results": results,
-        "properties": {"competitors": judgement.competitors, "winner": judgement.winner, "tools": judgement.tools},
+        "properties": {
+            "competitors": judgement.competitors,
+            "winner": judgement.winner,
+            "tools": judgement.tools,
+            "plugins": [str(plugin) for plugin in judgement.plugins],
+        },
     }
     log = {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
     return json_text(log, indent=1) + "\n"

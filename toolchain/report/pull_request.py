@@ -217,6 +217,7 @@ def _provenance(judgement: Judgement) -> str:
     files = [judgement.baseline, *(judged.file for judged in judgement.candidates)]
     lines = [f"- {code_span(file.name)}: {file.bytes:,} bytes, sha256 {code_span(file.sha256)}" for file in files]
     tools = ", ".join(f"{name} {version}" for name, version in judgement.tools.items())
+    lines += [f"- plug-in: {markdown_text(str(plugin))}" for plugin in judgement.plugins]
     return details("files and tools", "\n".join(lines) + f"\n\n{markdown_text(tools)}")
 
 

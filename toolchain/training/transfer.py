@@ -13,7 +13,7 @@ from targets.preprocess import Preprocess
 from toolchain import models
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.checkpoint.inspection import run_order
-from toolchain.checkpoint.kinds import KIND_NAMES, kind_of
+from toolchain.checkpoint.kinds import kind_name, kind_of
 from toolchain.checkpoint.load import CheckpointRequest, settle
 from toolchain.core.errors import CheckpointError, ClassesUnknown, UsageProblem
 from toolchain.core.json_codec import to_json
@@ -128,7 +128,7 @@ def _load(checkpoint: str, data: Dataset, request: CheckpointRequest) -> FloatMo
     """Load the checkpoint with its own classes, or with those of the data where it names none."""
     if (path := Path(checkpoint)).is_file() and (kind := kind_of(path)) not in ("state", "safetensors"):
         raise CheckpointError(
-            f"{checkpoint} ({KIND_NAMES[kind]}) holds no class whose weights train --from could save again; give the "
+            f"{checkpoint} ({kind_name(kind)}) holds no class whose weights train --from could save again; give the "
             "checkpoint (.pt or .safetensors) it was made from"
         )
     try:

@@ -19,11 +19,12 @@ from targets.agent import RemoteSession, local_agent
 from targets.agent.serve import Agent
 from targets.artifact import Artifact
 from targets.errors import RunFailed, TargetUnavailable, UnknownTarget
-from targets.ssh.bundle import MODULES, Address, BoardFacts, SetUp, agent_layer, ssh, ssh_error, wheels_layer
+from targets.ssh.bundle import BELOW, MODULES, Address, BoardFacts, SetUp, agent_layer, ssh, ssh_error, wheels_layer
 
 TARGETS = Path(__file__).resolve().parents[3] / "targets"
 THERE = [TARGETS / f"{module}.py" for module in MODULES]
 THERE += [TARGETS / "ssh/bootstrap.py", TARGETS / "ssh/versions.py"]
+THERE += [TARGETS.parent / f"{module}.py" for module in BELOW]
 NAME = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True)
 
 
@@ -98,7 +99,7 @@ def test_the_agent_runs_from_what_a_board_is_given_and_nothing_else(tmp_path: Pa
     subprocess.run(["tar", "-xzf", str(layer.archive), "-C", str(tmp_path)], check=True)
     program = (
         "import sys, targets.agent.serve, targets.onnxruntime.cpu, targets.litert.cpu\n"
-        "print(*{m.__file__ for n, m in sys.modules.items() if n.startswith('targets')}, sep='\\n')"
+        "print(*{m.__file__ for n, m in sys.modules.items() if n.startswith(('targets', 'glyphpress'))}, sep='\\n')"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],

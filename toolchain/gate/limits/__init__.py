@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib import import_module
+from typing import Any
 
-from toolchain.gate.limit import LimitDefinition
+from glyphpress.registry import Registry, instance
+from toolchain.gate.limit import Limit, LimitDefinition
 
 LIMITS = {
     "drop": "toolchain.gate.limits.drop:DROP",
@@ -30,16 +31,35 @@ LIMITS = {
 }
 """Every limit, in the order in which policies, templates and verdicts have them."""
 
+PARTS = ("pairs", "rows", "files", "timings", "baseline_timings")
+"""The evidence that limits of plug-ins can be judged by, beside what they collect under their own name."""
+
+
+def _limit(name: str, value: Any) -> LimitDefinition:
+    """Return what a plug-in gives; raises TypeError and ValueError where no policy could hold it."""
+    limit = instance(LimitDefinition)(name, value)
+    if not name.isidentifier() or not issubclass(limit.settings, Limit):
+        raise TypeError(f"[{name}] needs a name without -, and settings that are a Limit")
+    parts = (name, *PARTS) if limit.collect else PARTS
+    if unknown := [part for part in limit.evidence if part not in parts]:
+        raise ValueError(f"no {unknown[0]} is collected for it, only {', '.join(parts)}")
+    if limit.collect and limit.evidence[:1] != (name,):
+        raise ValueError(f"it collects, so that its evidence must begin with {name}")
+    if limit.always:
+        raise ValueError("only a policy asks for a limit of a plug-in, so that `always` cannot be")
+    return limit
+
+
+REGISTRY = Registry("limit", lambda: LIMITS, _limit, lambda: ("baseline", "flipped", "places", "collected", *PARTS))
+"""Those of LIMITS, and those of plug-ins, of which a gate imports only what its policy names."""
+
 
 @cache
 def definition(name: str) -> LimitDefinition:
     """Return what the gate knows of a limit; raises KeyError where there is none of this name."""
-    module, _, constant = LIMITS[name].partition(":")
-    loaded = getattr(import_module(module), constant)
-    assert isinstance(loaded, LimitDefinition)
-    return loaded
+    return REGISTRY.get(name)
 
 
 def definitions() -> dict[str, LimitDefinition]:
-    """Return every limit by its name, in order."""
+    """Return every limit of LIMITS by its name, in order."""
     return {name: definition(name) for name in LIMITS}

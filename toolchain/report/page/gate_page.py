@@ -198,7 +198,8 @@ def _places(judgement: Judgement) -> Table:
 
 
 def _versions(judgement: Judgement) -> list[Block | None]:
-    tools = Facts(list(judgement.tools.items())) if judgement.tools else None
+    plugins = [("Plug-in", str(plugin)) for plugin in judgement.plugins]
+    tools = Facts([*judgement.tools.items(), *plugins]) if judgement.tools or plugins else None
     files = (judgement.baseline, *(judged.file for judged in judgement.candidates))
     images = Facts([("Test images", f"sha256 {judgement.candidates[0].comparison.dataset_sha256}")])
     return [tools, images, digests_table((file.name, file.bytes, None, file.sha256) for file in files)]
