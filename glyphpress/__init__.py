@@ -6,8 +6,9 @@ modules hold may change at any time. A module is imported when one of its names 
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from glyphpress.registry import resolved
 
 if TYPE_CHECKING:
     from calibration.dataset import Dataset as Dataset
@@ -66,8 +67,7 @@ def __getattr__(name: str) -> Any:
 
         return version("glyphpress")
     if name in _HOMES:
-        module, _, own_name = _HOMES[name].partition(":")
-        return getattr(import_module(module), own_name)
+        return resolved(_HOMES[name])
     raise AttributeError(f"module 'glyphpress' has no attribute {name!r}")
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from glyphpress.registry import KINDS
+from tests.fixtures.plugin_packages import package
 from tests.fixtures.small_readers import pair
 from toolchain.cli.main import COMMANDS
 
@@ -88,3 +90,22 @@ def test_completion_of_a_command_imports_no_command(folder: Path) -> None:
 )
 def test_a_command_imports_what_it_uses(folder: Path, words: list[str], unused: set[str]) -> None:
     assert imported(folder, *words) & unused == set()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["gate", "--help"],
+        ["press", "--help"],
+        ["targets", "show", "ort-cpu"],
+        ["gate", "--baseline", "float.npz", "--candidate", "int8.npz"],
+    ],
+    ids=" ".join,
+)
+def test_no_plug_in_is_imported_that_is_not_asked_for(folder: Path, words: list[str]) -> None:
+    site = folder / "site"
+    if not site.exists():
+        groups = {f"{kind}s": {"foreign": "foreign_module:IT"} for kind in KINDS}
+        package(site, "foreign", groups, foreign_module="raise AssertionError")
+    assert "foreign_module" not in imported(folder, *words, PYTHONPATH=os.pathsep.join([str(site), str(ROOT)]))

@@ -14,6 +14,7 @@ import numpy as np
 
 from calibration.dataset import Dataset, chunks
 from calibration.load import load
+from glyphpress.registry import loaded
 from targets.artifact import Artifact
 from targets.errors import TargetError
 from targets.host.machine import described, machine_state
@@ -115,7 +116,8 @@ def _report(
         calibration=calibration.facts() if calibration else None,
         policy=request.policy.to_dict(),
         machine=_machine(measured.timings),
-        tools={name: version for artifact in measured.artifacts for name, version in artifact.tools.items()},
+        tools={name: version for artifact in measured.artifacts for name, version in artifact.tools.items()}
+        | {plugin.package: plugin.version for plugin in loaded()},
         command=request.command,
         notes=(
             *choice.notes,

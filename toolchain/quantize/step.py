@@ -20,7 +20,9 @@ else:
         try:
             return REGISTRY.get(name).name
         except KeyError:
-            raise ValueError(f"no scheme has this name; {nearest(name, REGISTRY, 'the schema lists them', cutoff=0.4)}") from None
+            raise ValueError(
+                f"no scheme has this name; {nearest(name, REGISTRY, 'the schema lists them', cutoff=0.4)}"
+            ) from None
 
     def _names(schema: dict[str, Any]) -> None:
         schema["enum"] = list(REGISTRY)

@@ -46,7 +46,9 @@ def test_every_shipped_recipe_has_its_files_name_and_says_what_it_is_for() -> No
     ("text", "message"),
     [
         pytest.param('name = "a"\nstep = []', "step", id="unknown key"),
-        pytest.param('name = "a"\n[[steps]]\nkind = "quantize"\nscheme = "int3"', "did you mean weight-int8", id="unknown scheme"),
+        pytest.param(
+            'name = "a"\n[[steps]]\nkind = "quantize"\nscheme = "int3"', "did you mean weight-int8", id="unknown scheme"
+        ),
         *(
             pytest.param(f'name = "a"\n[[steps]]\nkind = "prune"\n{keys}', message, id=message)
             for keys, message in (
