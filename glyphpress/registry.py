@@ -25,15 +25,23 @@ _PREFIX = "glyphpress."
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Plugin:
-    """One entry point of an installed package. kind: of KINDS, else the group. reference: "module:attribute"."""
+    """One entry point of an installed package. kind: of KINDS, else the group. reference: "module:attribute".
+
+    Raises TypeError for what is no text, as in a stored file that was edited.
+    """
 
     kind: str
     name: str
     package: str
     version: str
     reference: str
+
+    def __post_init__(self) -> None:
+        """Reject what is no text."""
+        if not all(isinstance(value, str) for value in vars(self).values()):
+            raise TypeError("a plug-in is described by texts")
 
     def __str__(self) -> str:
         """Return `limit errors of glyphpress-example 0.1.0`."""
@@ -92,7 +100,7 @@ def installed() -> tuple[Plugin, ...]:
             [Plugin(_kind(entry.group), entry.name, package, version, entry.value) for entry in entries],
         )
     every = [plugin for plugins in found.values() for plugin in plugins]
-    return tuple(sorted(every, key=lambda plugin: (plugin.kind, plugin.name, plugin.package)))
+    return tuple(sorted(every))
 
 
 def _kind(group: str) -> str:

@@ -19,6 +19,7 @@ from tests.conftest import Finished
 from tests.fixtures.plugin_packages import install, on_path
 from tests.fixtures.small_readers import linear_reader, ridge
 from toolchain.cli.main import glyphpress as program
+from toolchain.evaluation.evaluate import Evaluation
 
 Run = Callable[..., Finished]
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,6 +87,8 @@ def test_one_of_each_kind_loads(glyphpress: Run) -> None:
 
 def test_a_gate_names_every_plug_in_that_took_part(glyphpress: Run, folder: Path) -> None:
     assert glyphpress(*ADOPT).code == 0
+    assert glyphpress("evaluate", "float.onnx", "--data", "digits.npz", "-o", "float.npz").code == 0
+    assert f"reader npz of {EXAMPLE}" in map(str, Evaluation.load(folder / "float.npz").plugins)
     outputs = ("--verdict", "verdict.json", "--junit", "junit.xml", "--evidence", "evidence.json")
     done = glyphpress(*GATE, "gate.toml", *outputs)
     assert done.code == 0, done.err

@@ -20,6 +20,7 @@ from calibration.dataset import Dataset, Labels, chunks
 from calibration.idx import announced_bytes, unpacks_to_too_much
 from calibration.sample import image_hashes
 from calibration.spec import advice, classes_text
+from glyphpress.registry import Plugin, loaded
 from targets.errors import ArtifactError
 from targets.host.text import json_value
 from targets.preprocess import Preprocess
@@ -40,8 +41,8 @@ class Evaluation:
     logits: float32 [N, K]. labels: int64 [N], an index into `classes`. sample_ids: S32 [N], the hash of each image
     (`calibration.sample.image_hashes`), by which two evaluations are paired; equal images have the same. origin and
     dataset_sha256 name the data set. preprocess_source: where `preprocess` comes from
-    (`targets.artifact.PreprocessSource`), empty in evaluations that were saved before this was recorded. Raises
-    EvidenceError for values that cannot be judged.
+    (`targets.artifact.PreprocessSource`), empty in evaluations that were saved before this was recorded. plugins:
+    those whose code took part. Raises EvidenceError for values that cannot be judged.
     """
 
     artifact: str
@@ -56,6 +57,7 @@ class Evaluation:
     labels: Labels = field(repr=False)
     sample_ids: NDArray[np.bytes_] = field(repr=False)
     preprocess_source: str = ""
+    plugins: tuple[Plugin, ...] = ()
 
     def __post_init__(self) -> None:
         """Reject answers that cannot be judged."""
@@ -132,7 +134,8 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the arrays as JSON types."""
         # Left out where it is not known, so that the digests of older baselines stay valid.
-        source = {"preprocess_source": self.preprocess_source} if self.preprocess_source else {}
+        source: dict[str, Any] = {"preprocess_source": self.preprocess_source} if self.preprocess_source else {}
+        source |= {"plugins": [asdict(plugin) for plugin in self.plugins]} if self.plugins else {}
         return {
             "artifact": self.artifact,
             "artifact_sha256": self.artifact_sha256,
@@ -173,6 +176,7 @@ class Evaluation:
             "facts": RuntimeFacts.from_dict(values["facts"]),
             "preprocess": Preprocess.from_dict(values["preprocess"]),
             "classes": tuple(values["classes"]),
+            "plugins": tuple(Plugin(**plugin) for plugin in values.get("plugins", ())),
         }
         return cls(**values | read, **{name: arrays[name] for name in _ARRAYS})
 
@@ -223,6 +227,7 @@ def evaluate(session: Session, dataset: Dataset, *, batch: int = 256, progress: 
         labels=np.asarray(dataset.labels, dtype=np.int64),
         sample_ids=sample_ids,
         preprocess_source=artifact.preprocess_source,
+        plugins=loaded(),
     )
 
 

@@ -127,7 +127,7 @@ def gather(
         flipped=flipped(pairs, test) if test is not None else None,
         baseline_digest=baseline.stored.digest if baseline.stored else None,
         collected=collected,
-        plugins=loaded(),
+        plugins=tuple(sorted({*loaded(), *baseline.evaluation.plugins, *candidate.evaluation.plugins})),
         **parts,
     )
 

@@ -147,7 +147,7 @@ class Judgement:
             winner=winner,
             outcome=_outcome(candidates, winner),
             tools=tool_versions(*_TOOLS),
-            plugins=tuple(sorted({*loaded(), *(each for evidence, _ in judged for each in evidence.plugins)}, key=str)),
+            plugins=tuple(sorted({*loaded(), *(each for evidence, _ in judged for each in evidence.plugins)})),
         )
 
     def verdicts(self) -> Iterator[tuple[Judged, Verdict, Standing]]:

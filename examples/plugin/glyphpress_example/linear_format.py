@@ -29,7 +29,7 @@ def read_linear(path: Path) -> tuple[Floats, Floats]:
 class LinearFormat(FileFormat):
     """Format `linear`."""
 
-    name = "linear"
+    name = "linear"  # type: ignore[assignment]  # a format of this package
     title = "linear reader"
     runtime = "numpy"
     opaque = "has one layer and no graph"
