@@ -46,7 +46,7 @@ OWN = {
     "mat": "calibration.matlab:read_matlab",
     "parquet": "calibration.parquet:read_parquet",
 }
-REGISTRY = Registry("reader", lambda: OWN, _reader)
+REGISTRY = Registry("reader", lambda: OWN, _reader, lambda: ("gz", "txt"))
 """Those above, which are found by the first bytes, and those of plug-ins, each called after the suffix of its files."""
 
 

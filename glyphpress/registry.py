@@ -15,7 +15,10 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
 
 T = TypeVar("T")
 KINDS = ("target", "format", "scheme", "limit", "reader", "recipe", "model")
@@ -92,15 +95,20 @@ def installed() -> tuple[Plugin, ...]:
     for distribution in metadata.distributions():
         if _PREFIX not in (distribution.read_text("entry_points.txt") or ""):
             continue
-        package, version = distribution.metadata["Name"], distribution.version
-        entries = [entry for entry in distribution.entry_points if entry.group.startswith(_PREFIX)]
+        try:
+            plugins = _plugins(distribution)
+        except Exception as error:  # noqa: BLE001 (what is installed may be damaged in any way, and ends no program)
+            _tell_once(f"the plug-ins of a package are not used: its metadata cannot be read ({_reason(error)})")
+            continue
         # The first one on the path is the one that Python imports.
-        found.setdefault(
-            re.sub(r"[-_.]+", "-", package).lower(),
-            [Plugin(_kind(entry.group), entry.name, package, version, entry.value) for entry in entries],
-        )
-    every = [plugin for plugins in found.values() for plugin in plugins]
-    return tuple(sorted(every))
+        found.setdefault(re.sub(r"[-_.]+", "-", plugins[0].package).lower() if plugins else "", plugins)
+    return tuple(sorted(plugin for plugins in found.values() for plugin in plugins))
+
+
+def _plugins(distribution: Distribution) -> list[Plugin]:
+    package, version = distribution.metadata["Name"], distribution.version
+    entries = (entry for entry in distribution.entry_points if entry.group.startswith(_PREFIX))
+    return [Plugin(_kind(entry.group), entry.name, package, version, entry.value) for entry in entries]
 
 
 def _kind(group: str) -> str:
@@ -165,17 +173,20 @@ def load(plugin: Plugin, check: Callable[[str, Any], Any] | None = None) -> Any:
 
     check: takes the name and the value, returns what the name stands for, and raises for a value of another kind.
     """
-    if plugin not in _outcomes:
-        try:
-            value = resolved(plugin.reference)
-            _outcomes[plugin] = check(plugin.name, value) if check else value
-        except (Exception, SystemExit) as error:  # noqa: BLE001 (foreign code raises anything, and ends no program)
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            advice = f"repair or uninstall {plugin.package}, or turn plug-ins off ({NO_PLUGINS}=1)"
-            _outcomes[plugin] = PluginFailed(f"the {plugin} could not be loaded ({reason}); {advice}")
-    if isinstance(_outcomes[plugin], PluginFailed):
+    if isinstance(_outcomes.get(plugin), PluginFailed):
         raise _outcomes[plugin]
-    return _outcomes[plugin]
+    try:
+        if plugin not in _outcomes:
+            _outcomes[plugin] = resolved(plugin.reference)
+        return check(plugin.name, _outcomes[plugin]) if check else _outcomes[plugin]
+    except (Exception, SystemExit) as error:
+        advice = f"repair or uninstall {plugin.package}, or turn plug-ins off ({NO_PLUGINS}=1)"
+        _outcomes[plugin] = PluginFailed(f"the {plugin} could not be loaded ({_reason(error)}); {advice}")
+        raise _outcomes[plugin] from error
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def loaded() -> tuple[Plugin, ...]:

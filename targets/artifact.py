@@ -13,6 +13,8 @@ from targets.host.text import argument, instead_of, json_text
 from targets.preprocess import Preprocess
 
 Format = Literal["onnx", "ort", "tflite"]
+TAKEN = (*get_args(Format), "pt", "pth", "ckpt", "bin", "pt2", "ts", "safetensors", "npz", "json", "toml")
+"""Suffixes that stand for something already, so that no plug-in's format may have them."""
 PreprocessSource = Literal["sidecar", "file metadata", "options", "searched", "press"]
 """Where the preprocess of a file comes from: its sidecar, itself, the user, a search on training images, or the press
 that has just made it."""
@@ -196,7 +198,7 @@ def _known(kind: str) -> bool:
     from glyphpress.registry import find
 
     try:
-        find("format", kind, get_args(Format))
+        find("format", kind, TAKEN)
     except KeyError:
         return False
     return True

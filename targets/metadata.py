@@ -5,10 +5,10 @@ from __future__ import annotations
 import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import get_args
 
 from targets.artifact import (
     ONNX_METADATA_KEY,
+    TAKEN,
     Artifact,
     Facts,
     Format,
@@ -89,11 +89,11 @@ def adopt(path: Path, *, preprocess: Preprocess, classes: tuple[str, ...]) -> Ar
 def describe(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Return the inputs and outputs that a file of any format declares; raises ArtifactError."""
     kind = file_format(path)
-    if kind not in get_args(Format):
+    if kind not in TAKEN:
         from glyphpress.registry import find, load
 
         specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
-        specs = load(find("format", kind, get_args(Format)))().tensors(path)
+        specs = load(find("format", kind, TAKEN))().tensors(path)
         return specs
     if kind == "tflite":
         from targets.litert.cpu import described

@@ -121,7 +121,15 @@ FORMATS = {
     "tflite": "toolchain.formats.tflite:TfliteFormat",
 }
 """Name -> "module:Class", in the order in which formats are listed."""
-REGISTRY = Registry("format", lambda: FORMATS, subclass(FileFormat))
+
+
+def _taken() -> tuple[str, ...]:
+    from targets.artifact import TAKEN  # which imports numpy
+
+    return TAKEN
+
+
+REGISTRY = Registry("format", lambda: FORMATS, subclass(FileFormat), _taken)
 """Those above and those of plug-ins, which are found by the suffix of a file alone."""
 
 

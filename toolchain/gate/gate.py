@@ -6,7 +6,7 @@ evidence is an error.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -88,7 +88,10 @@ class Evidence:
     def part(self, name: str) -> object:
         """Return what a limit is judged by (`LimitDefinition.evidence`); None where it was not collected."""
         # Here and not in each limit, so that none can forget that copies of an image count once.
-        return self.pairs.once if name == "pairs" else getattr(self, name, self.collected.get(name))
+        if name == "pairs":
+            return self.pairs.once
+        own = {"rows", "files", *(each.name for each in fields(self))}
+        return getattr(self, name) if name in own else self.collected.get(name)
 
     @property
     def files(self) -> ComparedFiles:
@@ -134,7 +137,7 @@ def judge(policy: Policy, evidence: Evidence, *, competitors: int = 1) -> tuple[
 def judge_limit(name: str, limit: Limit, evidence: Evidence) -> Verdict:
     """Judge one limit; raises EvidenceError where the evidence does not hold what it is judged by."""
     limit_definition = definition(name)
-    parts = [evidence.part(name) for name in limit_definition.evidence]
+    parts = [evidence.part(part) for part in limit_definition.evidence]
     if any(part is None or part == () for part in parts):
         raise EvidenceError(
             f"the policy or an option limits {name}, but the evidence does not hold it; store it again with "

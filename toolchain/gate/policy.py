@@ -159,11 +159,11 @@ def whole_form() -> type[Policy]:
 def _named_plugins(names: Iterable[str]) -> frozenset[str]:
     """Return which of these tables are limits of plug-ins; raises PluginFailed for one that may not be used."""
     found = set()
-    for name in names:
+    for name in set(names) - Policy.model_fields.keys():
         with suppress(KeyError):
             REGISTRY.require(name)
             found.add(name)
-    return frozenset(found - definitions().keys())
+    return frozenset(found)
 
 
 def policy_from(tables: dict[str, Any], source: str = "policy") -> Policy:

@@ -33,6 +33,8 @@ LIMITS = {
 
 PARTS = ("pairs", "rows", "files", "timings", "baseline_timings")
 """The evidence that limits of plug-ins can be judged by, beside what they collect under their own name."""
+_RESERVED = ("baseline", "baseline_digest", "collected", "flipped", "places", "plugins", *PARTS)
+"""What else is called so in a policy or in evidence."""
 
 
 def _limit(name: str, value: Any) -> LimitDefinition:
@@ -50,7 +52,7 @@ def _limit(name: str, value: Any) -> LimitDefinition:
     return limit
 
 
-REGISTRY = Registry("limit", lambda: LIMITS, _limit, lambda: ("baseline", "flipped", "places", "collected", *PARTS))
+REGISTRY = Registry("limit", lambda: LIMITS, _limit, lambda: _RESERVED)
 """Those of LIMITS, and those of plug-ins, of which a gate imports only what its policy names."""
 
 
