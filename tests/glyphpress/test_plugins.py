@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -160,15 +163,26 @@ def test_a_model_a_recipe_and_a_scheme_go_through_a_press(glyphpress: Run, folde
 
 
 @pytest.mark.parametrize(
-    ("words", "begun"),
+    ("words", "name"),
     [
         (["press", "--recipe"], "rounded-onnx"),
         (["profile", "--target"], "numpy"),
         (["train", "--model"], "softmax"),
-        (["quantize", "--scheme"], "rounded"),
     ],
-    ids=" ".join,
+    ids=lambda value: "" if isinstance(value, list) else value,
 )
-def test_completion_knows_their_names(words: list[str], begun: str) -> None:
+def test_completion_knows_their_names(words: list[str], name: str) -> None:
     completer = ShellComplete(program, {}, "glyphpress", "_GLYPHPRESS_COMPLETE")
-    assert [item.value for item in completer.get_completions(words, begun[:-1])] == [begun]
+    assert [item.value for item in completer.get_completions(words, name[:-1])] == [name]
+
+
+def test_a_new_process_completes_a_foreign_scheme() -> None:
+    """In this one the schemes that an option takes are those that were there when its command was imported."""
+    command = [sys.executable, "-c", "from toolchain.cli.main import main; main()"]
+    asked = {
+        "_GLYPHPRESS_COMPLETE": "bash_complete",
+        "COMP_WORDS": "glyphpress quantize --scheme rou",
+        "COMP_CWORD": "3",
+    }
+    done = subprocess.run(command, env=os.environ | asked, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("plain,rounded\n", "")
