@@ -33,10 +33,10 @@ def snippet(*, file: Path, language: str | None, output: Path | None, context: R
 
     \b
     Example:
-      glyphpress snippet out/cnn-small.static-int8.onnx -o out/read.py
-      glyphpress snippet out/cnn-small.static-int8.tflite > out/read.py
-      glyphpress snippet out/cnn-small.static-int8.onnx --for javascript -o out/read.mjs
-      glyphpress snippet out/cnn-small.static-int8.onnx --for c++ -o out/read.cpp
+      glyphpress snippet out/static-int8.onnx -o out/read.py
+      glyphpress snippet out/static-int8.tflite > out/read.py
+      glyphpress snippet out/static-int8.onnx --for javascript -o out/read.mjs
+      glyphpress snippet out/static-int8.onnx --for c++ -o out/read.cpp
     """
     from toolchain.commands.snippet import language_for
     from toolchain.commands.snippet import snippet as program
