@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
-from targets.errors import RunFailed
+from targets.errors import RunFailed, UnknownTarget
 from targets.host.text import json_value
 from targets.ssh.bundle import (
     Address,
@@ -56,7 +56,10 @@ class Deployment:
         """
         if not NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no name of a service; take up to 32 of a to z, 0 to 9 and -")
-        self.address, self.name = Address.parse(word.removeprefix("ssh:")), name
+        kind, _, rest = word.partition(":")
+        if kind != "ssh":
+            raise UnknownTarget(f"{word}: a model is deployed to a board, such as ssh://pi@kitchen")
+        self.address, self.name = Address.parse(rest), name
 
     def state(self) -> Deployed:
         """Return what is there; raises TargetUnavailable or RunFailed."""

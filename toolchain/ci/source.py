@@ -86,7 +86,7 @@ def installed_source() -> Source | None:
         return None
     facts: dict[str, Any] = json.loads(recorded)
     url = str(facts.get("url", ""))
-    if not url.startswith(("https://", "ssh://")):
+    if not re.match("(https|ssh)://", url):
         return None
     git = facts.get("vcs_info", {})
     text = f"git+{url}@{git.get('commit_id')}" if git.get("vcs") == "git" else url

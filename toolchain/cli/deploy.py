@@ -83,11 +83,10 @@ def deploy(
 
 def _tell(there: Deployed, board: str, port: int) -> None:
     """Say how pictures are read there."""
-    host = board.removeprefix("ssh://")
     console.tell(f"read pictures there:  {there.folder}/current/run PICTURE...")
     if there.service:
         console.tell(f"or by the service:    curl --data-binary @PICTURE http://127.0.0.1:{port}  ({there.service})")
     if there.previous:
-        console.tell(f"go back:              glyphpress deploy ssh://{host} --rollback")
+        console.tell(f"go back:              glyphpress deploy {board} --rollback")
     for note in there.notes:
         console.warn(note)
