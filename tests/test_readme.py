@@ -71,10 +71,10 @@ def _lasting(example: str) -> list[list[str]]:
     lines = []
     for line in example.replace("  winner", "").splitlines():
         first = line.split(" ", 1)[0]
-        if first in {"worst", "confused", "winner:", "by"} or "cores, " in line:
+        if first in {"worst", "confused", "winner:", "by", "saved"} or "cores, " in line:
             lines.append([first])
-        elif not line.startswith(("NOT QUIET", "slower than")) and "samples are too few" not in line:
-            lines.append(MEASURED.sub("#", line.replace("  p99.9", "")).split())
+        elif not line.startswith(("NOT QUIET", "slower than", "not shown")) and "samples are too few" not in line:
+            lines.append(MEASURED.sub("#", line).split())
     return lines
 
 
