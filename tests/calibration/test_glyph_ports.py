@@ -1,4 +1,4 @@
-"""glyph.mjs and glyph.cpp against glyph.py, on the same drawings."""
+"""glyph.mjs, glyph.cpp and glyph.java against glyph.py, on the same drawings."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 
 import calibration.glyph
 from calibration.glyph import glyph
+from tests.fixtures.native_programs import java, run
 
 MODULE = Path(calibration.glyph.__file__).with_suffix(".mjs")
 SCRIPT = """
@@ -44,6 +45,20 @@ int main() {
   }
 }
 """
+JAVA = """
+import java.util.Scanner;
+
+final class Main {
+  public static void main(String[] words) {
+    Scanner told = new Scanner(System.in);
+    while (told.hasNextInt()) {
+      Picture drawing = new Picture(told.nextInt(), told.nextInt());
+      for (int k = 0; k < drawing.pixels.length; k++) drawing.pixels[k] = told.nextInt();
+      for (int level : Glyph.of(drawing).pixels) System.out.print(level + " ");
+    }
+  }
+}
+"""
 
 
 def drawings() -> list[np.ndarray]:
@@ -66,9 +81,9 @@ def drawings() -> list[np.ndarray]:
 @pytest.mark.skipif(not shutil.which("node"), reason="no node: glyph.mjs NOT checked")
 def test_the_javascript_port_gives_the_pixels_of_glyph() -> None:
     scans = drawings()
-    told = [[scan.shape[1], scan.shape[0], base64.b64encode(scan.tobytes()).decode()] for scan in scans]
+    shapes = [[scan.shape[1], scan.shape[0], base64.b64encode(scan.tobytes()).decode()] for scan in scans]
     command = ["node", "--input-type=module", "-e", SCRIPT, str(MODULE)]
-    done = subprocess.run(command, input=json.dumps(told), capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, input=json.dumps(shapes), capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     check(json.loads(done.stdout), scans)
 
@@ -78,11 +93,21 @@ def test_the_cpp_port_gives_the_pixels_of_glyph(tmp_path: Path) -> None:
     scans = drawings()
     (tmp_path / "main.cpp").write_text(CPP)
     flags = ["-std=c++17", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover", f"-I{MODULE.parent}"]
-    subprocess.run(["g++", *flags, tmp_path / "main.cpp", "-o", tmp_path / "main"], check=True, timeout=120)
-    told = "\n".join(f"{scan.shape[1]} {scan.shape[0]} {' '.join(map(str, scan.ravel()))}" for scan in scans)
-    done = subprocess.run([tmp_path / "main"], input=told, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stderr
-    check(done.stdout.split(), scans)
+    run(["g++", *flags, tmp_path / "main.cpp", "-o", tmp_path / "main"])
+    check(run([tmp_path / "main"], told(scans)).split(), scans)
+
+
+@pytest.mark.skipif(not shutil.which("javac"), reason="no javac: glyph.java NOT checked")
+def test_the_java_port_gives_the_pixels_of_glyph(tmp_path: Path) -> None:
+    scans = drawings()
+    (tmp_path / "Main.java").write_text(JAVA + MODULE.with_suffix(".java").read_text())
+    main = java(tmp_path, [tmp_path / "Main.java"])
+    check(run([*main, "Main"], told(scans)).split(), scans)
+
+
+def told(scans: list[np.ndarray]) -> str:
+    """Return width, height and pixels of all scans as numbers."""
+    return "\n".join(f"{scan.shape[1]} {scan.shape[0]} {' '.join(map(str, scan.ravel()))}" for scan in scans)
 
 
 def check(pixels: list[Any], scans: list[np.ndarray]) -> None:

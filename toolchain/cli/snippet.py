@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 @click.option(
     "--for",
     "language",
-    type=click.Choice(["python-onnx", "python-litert", "javascript", "c++"]),
+    type=click.Choice(["python-onnx", "python-litert", "javascript", "c++", "java-android"]),
     help="What the program is written for. Default: the one that opens the file.",
 )
 @click.option(
-    "-o", "--output", type=values.OUTPUT_FILE, help="Write the program to this file (.py, or .mjs for JavaScript)."
+    "-o", "--output", type=values.OUTPUT_FILE, help="Write the program to this file (.py, .mjs, .cpp, .java)."
 )
 @options.run_options(force=True)
 def snippet(*, file: Path, language: str | None, output: Path | None, context: RunContext) -> None:
@@ -37,6 +37,7 @@ def snippet(*, file: Path, language: str | None, output: Path | None, context: R
       glyphpress snippet out/static-int8.tflite > out/read.py
       glyphpress snippet out/static-int8.onnx --for javascript -o out/read.mjs
       glyphpress snippet out/static-int8.onnx --for c++ -o out/read.cpp
+      glyphpress snippet out/static-int8.tflite --for java-android > GlyphReader.java
     """
     from toolchain.commands.snippet import language_for
     from toolchain.commands.snippet import snippet as program

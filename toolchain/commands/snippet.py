@@ -32,13 +32,12 @@ from toolchain.core.errors import UsageProblem
 class Language:
     """What a program can be written for.
 
-    package: what runs the file, as its installer takes it. runtime: its import, in Python. arrays: type of an input ->
-    its array; types that are missing cannot be given.
+    packages: format -> what runs its files, as the installer takes it. runtime: its import, in Python. arrays: type of
+    an input or output -> its array (in Java its bytes); files with other types are refused.
     """
 
-    format: Format
+    packages: dict[Format, str]
     template: str
-    package: str
     runtime: str = ""
     arrays: dict[str, str] | None = None
 
@@ -50,15 +49,21 @@ class Language:
 
 _JAVASCRIPT = {"float32": "Float32Array", "uint8": "Uint8Array", "int8": "Int8Array", "int32": "Int32Array"}
 _CPP = {"float32": "float", "uint8": "uint8_t", "int8": "int8_t", "int32": "int32_t"}
+_JAVA = {"float32": "4", "uint8": "1", "int8": "1", "int32": "4"}
+_ANDROID: dict[Format, str] = {
+    "tflite": "com.google.ai.edge.litert:litert:2.2.0",
+    "onnx": "com.microsoft.onnxruntime:onnxruntime-android:1.29.0",
+}
 LANGUAGES: dict[str, Language] = {
-    "python-onnx": Language("onnx", "python.py.j2", "onnxruntime", "import onnxruntime"),
+    "python-onnx": Language({"onnx": "onnxruntime"}, "python.py.j2", "import onnxruntime"),
     "python-litert": Language(
-        "tflite", "python.py.j2", "ai-edge-litert", "from ai_edge_litert.interpreter import Interpreter"
+        {"tflite": "ai-edge-litert"}, "python.py.j2", "from ai_edge_litert.interpreter import Interpreter"
     ),
     "javascript": Language(
-        "onnx", "javascript.mjs.j2", f"onnxruntime-web@{ONNXRUNTIME_WEB.version} sharp@0.35.5", arrays=_JAVASCRIPT
+        {"onnx": f"onnxruntime-web@{ONNXRUNTIME_WEB.version} sharp@0.35.5"}, "javascript.mjs.j2", arrays=_JAVASCRIPT
     ),
-    "c++": Language("onnx", "cpp.cpp.j2", "onnxruntime", arrays=_CPP),
+    "c++": Language({"onnx": "onnxruntime"}, "cpp.cpp.j2", arrays=_CPP),
+    "java-android": Language(_ANDROID, "android.java.j2", arrays=_JAVA),
 }
 OWN_IMPORTS = ("import hashlib", "import sys", "from pathlib import Path")
 PYTHON_TURNS: dict[Orientation, str] = {
@@ -90,7 +95,7 @@ def snippet(artifact: Artifact, language: str | None = None) -> str:
     batch, preprocess = source.batch or 1, artifact.preprocess
     facts: dict[str, Any] = {
         "artifact": artifact,
-        "package": chosen.package,
+        "package": chosen.packages[artifact.format],
         "side": SIDE,
         "batch": batch,
         "shape": [batch, *_inner(source)],
@@ -115,7 +120,7 @@ def snippet(artifact: Artifact, language: str | None = None) -> str:
 
 def language_for(artifact: Artifact, name: str | None) -> Language:
     """Return a language by its name, or the first one that opens the file; raises UsageProblem where it opens none."""
-    fits = [each for each, language in LANGUAGES.items() if language.format == artifact.format]
+    fits = [each for each, language in LANGUAGES.items() if artifact.format in language.packages]
     if name not in fits and (name or not fits):
         advice = f"give --for {fits[0]}" if fits else "give the .onnx that it was made of"
         raise UsageProblem(f"{name or 'a program'} opens no .{artifact.format} such as {artifact.path.name}; {advice}")

@@ -16,14 +16,15 @@ from PIL import Image
 
 from calibration.glyph import glyph
 from calibration.load import load
+from targets.host.runtime_session import codecs_of
 from targets.metadata import load_artifact, save_sidecar
 from targets.preprocess import ORIENTATIONS, TURNS, Preprocess
 from tests.fixtures.digit_files import NAMES, digit_files
-from tests.fixtures.native_programs import compiled, run
+from tests.fixtures.native_programs import compiled, java, onnxruntime_android, run
 from tests.fixtures.node_packages import node_packages
-from tests.fixtures.small_readers import linear_reader
+from tests.fixtures.small_readers import integer_reader, linear_reader
 from toolchain.cli.snippet import snippet as command
-from toolchain.commands.snippet import LANGUAGES, PYTHON_TURNS, Turn
+from toolchain.commands.snippet import LANGUAGES, PYTHON_TURNS, Turn, snippet
 from toolchain.evaluation.evaluate import are_probabilities
 from toolchain.evaluation.untracked import open_artifact
 from toolchain.gate.candidate import open_session
@@ -68,7 +69,7 @@ def close(share: float) -> Any:
 
 def node(program: Path, pictures: Path) -> subprocess.CompletedProcess[str]:
     """Run a JavaScript program as its first lines say."""
-    releases = LANGUAGES["javascript"].package.split()
+    releases = LANGUAGES["javascript"].packages["onnx"].split()
     (program.parent / "node_modules").symlink_to(node_packages(releases))
     words = ["node", program.name, *map(str, sorted(pictures.iterdir()))]
     return subprocess.run(words, cwd=program.parent, capture_output=True, text=True, check=False, timeout=120)
@@ -97,6 +98,15 @@ def test_a_program_reads_as_glyphpress_does(glyphpress, name: str, tmp_path: Pat
     assert len({line.split()[1] for line in lines}) == 10
 
 
+def reader(folder: Path, preprocess: Preprocess | None) -> Path:
+    """Write a linear reader with this preprocess, or one of four images of integers at a time."""
+    if preprocess is None:
+        return integer_reader(folder / "reader.onnx")
+    path = linear_reader(folder / "reader.onnx")
+    save_sidecar(replace(load_artifact(path), preprocess=preprocess))
+    return path
+
+
 PREPROCESSES = [
     Preprocess("rot90", "0-255", invert=True),
     Preprocess("transpose", mean=0.1307, std=0.3081, label_offset=0),
@@ -108,10 +118,7 @@ PREPROCESSES = [
 def test_a_javascript_program_reads_as_glyphpress_does(
     glyphpress, preprocess: Preprocess | None, tmp_path: Path, pictures: Path
 ) -> None:
-    digit_files(tmp_path)
-    path = tmp_path / NAMES[1] if preprocess is None else linear_reader(tmp_path / "reader.onnx")
-    if preprocess:
-        save_sidecar(replace(load_artifact(path), preprocess=preprocess))
+    path = reader(tmp_path, preprocess)
     assert glyphpress("snippet", path, "--for", "javascript", "-o", tmp_path / "read.mjs").code == 0
     done = node(tmp_path / "read.mjs", pictures)
     assert done.returncode == 0, done.stderr
@@ -165,10 +172,7 @@ def test_a_javascript_program_refuses_another_file_and_a_picture_without_ink(gly
 def test_a_cpp_program_reads_as_glyphpress_does(
     glyphpress, preprocess: Preprocess | None, tmp_path: Path, pictures: Path
 ) -> None:
-    digit_files(tmp_path)
-    path = tmp_path / NAMES[1] if preprocess is None else linear_reader(tmp_path / "reader.onnx")
-    if preprocess:
-        save_sidecar(replace(load_artifact(path), preprocess=preprocess))
+    path = reader(tmp_path, preprocess)
     (folder := tmp_path / "pictures").mkdir()
     for each in sorted(pictures.iterdir()):
         Image.open(each).save(folder / f"{each.stem}.pgm")
@@ -187,12 +191,107 @@ def test_a_cpp_program_reads_as_glyphpress_does(
         assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{problem}\n")
 
 
-@pytest.mark.parametrize("preprocess", PREPROCESSES, ids=str)
-def test_the_sidecar_decides_how_pictures_are_prepared(
-    glyphpress, preprocess: Preprocess, tmp_path: Path, pictures: Path
+INTERPRETER = """
+package org.tensorflow.lite;
+
+import java.nio.ByteBuffer;
+import java.nio.file.Files;
+import java.nio.file.Paths;
+import java.util.Map;
+
+public class Interpreter {
+  private final ByteBuffer answers;
+
+  public Interpreter(ByteBuffer model) {
+    try {
+      answers = ByteBuffer.wrap(Files.readAllBytes(Paths.get("answers")));
+    } catch (java.io.IOException error) {
+      throw new java.io.UncheckedIOException(error);
+    }
+  }
+
+  public void runForMultipleInputsOutputs(Object[] inputs, Map<Integer, Object> outputs) {
+    ByteBuffer input = (ByteBuffer) inputs[0];
+    while (input.hasRemaining()) System.out.printf("%02x", input.get());
+    System.out.print(" ");
+    ByteBuffer output = (ByteBuffer) outputs.get(0);
+    while (output.hasRemaining()) output.put(answers.get());
+  }
+
+  public void close() {}
+}
+"""
+APP = """
+import java.awt.image.Raster;
+import java.io.File;
+import java.nio.file.Files;
+import java.nio.file.Paths;
+import javax.imageio.ImageIO;
+
+final class App {
+  public static void main(String[] words) throws Exception {
+    try (GlyphReader reader = new GlyphReader(Files.readAllBytes(Paths.get(GlyphReader.MODEL)))) {
+      for (String path : words) {
+        Raster raster = ImageIO.read(new File(path)).getRaster();
+        int[] pixels = raster.getSamples(0, 0, raster.getWidth(), raster.getHeight(), 0, (int[]) null);
+        for (int k = 0; k < pixels.length; k++) pixels[k] = 0xff000000 | pixels[k] * 0x10101;
+        System.out.println(path + ": " + reader.read(pixels, raster.getWidth(), raster.getHeight()));
+      }
+    }
+  }
+}
+"""
+
+
+@pytest.mark.skipif(not shutil.which("javac"), reason="no javac: Java programs NOT run")
+@pytest.mark.parametrize("integers", [False, True])
+def test_a_java_program_gives_the_interpreter_what_the_sidecar_says(
+    integers: bool, tmp_path: Path, pictures: Path
 ) -> None:
-    path = linear_reader(tmp_path / "digits.onnx")
-    save_sidecar(replace(load_artifact(path), preprocess=preprocess))
+    artifact = digit_files(tmp_path)[NAMES[2]]
+    if integers:
+        source = replace(artifact.inputs[0], dtype="int8", scale=0.02, zero_point=-3, shape=(2, 28, 28, 1))
+        sink = replace(artifact.outputs[0], dtype="uint8", scale=0.1, zero_point=77, shape=(2, 10))
+        preprocess = Preprocess("rot270", mean=0.4, std=0.7)
+        artifact = replace(artifact, inputs=(source,), outputs=(sink,), preprocess=preprocess)
+    (source,), (sink,) = codecs_of(artifact)
+    paths = sorted(pictures.iterdir())
+    glyphs = np.stack([glyph(Image.open(each)) for each in paths])
+    with open_session(open_artifact(tmp_path / NAMES[2], None)) as session:
+        answers = sink.encode(session.run(glyphs))
+    np.repeat(answers, source.batch, 0).tofile(tmp_path / "answers")
+    for name, text in (("App", APP), ("Interpreter", INTERPRETER), ("GlyphReader", snippet(artifact, "java-android"))):
+        (tmp_path / f"{name}.java").write_text(text)
+    main = java(tmp_path, sorted(tmp_path.glob("*.java")))
+    done = subprocess.run([*main, "App", *paths], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    given, lines = zip(*(line.split(" ", 1) for line in done.stdout.splitlines()), strict=True)
+    inputs = np.stack([np.frombuffer(bytes.fromhex(each), source.spec.dtype) for each in given])
+    wanted = np.repeat(source.encode(artifact.preprocess.apply(glyphs)), source.batch, 0).reshape(inputs.shape)
+    assert np.allclose(inputs, wanted, rtol=0, atol=1e-6)
+    logits = sink.decode(answers)
+    raised = np.exp(logits - logits.max(1, keepdims=True))
+    shares = raised.max(1) / raised.sum(1) * 100
+    digits = map(str, logits.argmax(1))
+    assert answers_of(list(lines)) == [
+        (str(path), digit, close(share)) for path, digit, share in zip(paths, digits, shares, strict=True)
+    ]
+
+
+@pytest.mark.skipif(not shutil.which("javac") or not shutil.which("npm"), reason="no javac and npm: NOT compiled")
+def test_a_java_program_fits_the_classes_of_onnxruntime(glyphpress, tmp_path: Path) -> None:
+    digit_files(tmp_path)
+    onnxruntime_android().extract("classes.jar", tmp_path)
+    source = tmp_path / "GlyphReader.java"
+    assert glyphpress("snippet", tmp_path / NAMES[0], "--for", "java-android", "-o", source).code == 0
+    java(tmp_path, [Path("-cp"), tmp_path / "classes.jar", source])
+
+
+@pytest.mark.parametrize("preprocess", [None, *PREPROCESSES], ids=str)
+def test_the_sidecar_decides_how_pictures_are_prepared(
+    glyphpress, preprocess: Preprocess | None, tmp_path: Path, pictures: Path
+) -> None:
+    path = reader(tmp_path, preprocess)
     program = glyphpress("snippet", path)
     (tmp_path / "read.py").write_text(program.out)
     assert printed(tmp_path / "read.py", pictures) == expected(path, pictures)
@@ -228,10 +327,10 @@ def test_a_program_refuses_another_file_and_a_picture_without_ink(glyphpress, tm
 def test_languages_take_their_own_files(glyphpress, tmp_path: Path) -> None:
     digit_files(tmp_path)
     for name, language in LANGUAGES.items():
-        other = next(each for each in NAMES if not each.endswith(language.format))
-        ran = glyphpress("snippet", tmp_path / other, "--for", name)
-        assert (ran.code, ran.out) == (2, "")
-        assert "give --for" in ran.err
+        for other in (each for each in NAMES if not each.endswith(tuple(language.packages))):
+            ran = glyphpress("snippet", tmp_path / other, "--for", name)
+            assert (ran.code, ran.out) == (2, "")
+            assert "give --for" in ran.err
 
 
 def test_every_language_can_be_chosen() -> None:
