@@ -104,7 +104,7 @@ def arm64_root(progress: Progress = silent) -> Path:
 
 
 def _compile(*folders: Path) -> None:
-    """Compile modules where this Python writes what the emulated one reads: it starts in half the time then."""
+    """Compile modules where this Python writes what the emulated one reads: it starts a third sooner then."""
     if f"{sys.version_info.major}.{sys.version_info.minor}" != PYTHON:
         return
     for folder in folders:

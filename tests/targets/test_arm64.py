@@ -34,7 +34,7 @@ def a76() -> Arm64Target:
 
 @pytest.mark.slow
 def test_what_the_emulator_imports_is_compiled(a72: Arm64Target) -> None:
-    """Where this Python can: an emulator that compiles numpy anew takes twice the time to start."""
+    """Where this Python can: an emulator that compiles numpy anew takes half as long again to start."""
     if sys.version_info[:2] == tuple(map(int, PYTHON.split("."))):
         assert list((arm64_root() / SITE / "numpy/__pycache__").glob("__init__.*.pyc"))
 
