@@ -109,6 +109,15 @@ ALLOWED = (
 )
 
 
+DEMO = """
+from toolchain.cli.main import main
+from toolchain.profiling import latency
+latency._disturbed = lambda _: False
+main()
+"""
+"""The demo. Nothing is timed once more since the suite's other process is at work."""
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_part1_the_demo_writes_to_three_places_and_calls_nobody(tmp_path: Path) -> None:
@@ -116,8 +125,7 @@ def test_part1_the_demo_writes_to_three_places_and_calls_nobody(tmp_path: Path) 
     environment = apart(tmp_path)
     cwd = tmp_path / "cwd"
     cwd.mkdir()
-    program = "from toolchain.cli.main import main; main()"
-    command = [sys.executable, "-c", program, "demo", "--out", "out"]
+    command = [sys.executable, "-c", DEMO, "demo", "--out", "out"]
     seen = watch(command, tmp_path / "log", cwd, environment, timeout=1100)
     assert seen.code == 0, seen.err
     allowed = re.compile("|".join(ALLOWED))
