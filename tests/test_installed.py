@@ -12,6 +12,7 @@ from tests.fixtures.digit_files import digit_files
 from tests.fixtures.environments import ROOT, Environment, environment, wheel_once
 from tests.fixtures.small_readers import linear_reader
 
+pytestmark = pytest.mark.slow
 PRESS = "'glyphpress[press]'"
 LARGEST = 500_000_000
 """Bytes of the core with all that it needs."""
