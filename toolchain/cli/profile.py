@@ -165,13 +165,11 @@ class OutputFiles:
         from toolchain.core.errors import UsageProblem
         from toolchain.core.files import refuse_existing, refuse_folder, refuse_source, refuse_unfit
 
-        paths = [path for path in (self.output, self.markdown, self.csv) if path]
-        if len({path.resolve() for path in paths}) < len(paths):
-            raise UsageProblem("--output, --markdown and --csv name one file; give each a file of its own")
-        for path in paths:
+        files = {"--output": self.output, "--markdown": self.markdown, "--csv": self.csv}
+        for path in filter(None, files.values()):
             for artifact in artifacts:
                 refuse_source(path, artifact)
-            refuse_existing(path, force=force)
+        saved_profiles.refuse_taken(files, force=force)
         if self.output:
             refuse_unfit(self.output, ".npz", force=force)
         if self.report:

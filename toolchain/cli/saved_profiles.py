@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,19 @@ _RUN = click.Path(path_type=Path)
 
 def _show(table: Columns) -> None:
     console.show(table.text(width=console.width() or console.LOG_WIDTH, colour=not console.plain()))
+
+
+def refuse_taken(files: Mapping[str, Path | None], *, force: bool) -> None:
+    """Raise UsageProblem where two files to write, by their options, have one name, or one exists without `force`."""
+    from toolchain.core.errors import UsageProblem
+    from toolchain.core.files import refuse_existing
+
+    named = [path for path in files.values() if path]
+    if len({path.resolve() for path in named}) < len(named):
+        *others, last = files
+        raise UsageProblem(f"{', '.join(others)} and {last} name one file; give each a file of its own")
+    for path in named:
+        refuse_existing(path, force=force)
 
 
 @click.command("list")
@@ -88,7 +102,7 @@ def compare(
     from toolchain.profiling.saved import find, neighbours
     from toolchain.report.saved_profiles import comparison_csv, comparison_table
 
-    _refuse_unfit(markdown, csv, force=context.force)
+    refuse_taken({"--markdown": markdown, "--csv": csv}, force=context.force)
     before, after = find(base), find(run)
     compared = compare_runs(before, after, neighbours(before, after), anyway=anyway)
     if as_json:
@@ -101,18 +115,6 @@ def compare(
         write_whole(csv, comparison_csv(compared), force=context.force)
     if fail_on_slower:
         require_not_slower(compared)
-
-
-def _refuse_unfit(*paths: Path | None, force: bool) -> None:
-    """Raise UsageProblem where two files to write have one name, or one exists already."""
-    from toolchain.core.errors import UsageProblem
-    from toolchain.core.files import refuse_existing
-
-    named = [path for path in paths if path]
-    if len({path.resolve() for path in named}) < len(named):
-        raise UsageProblem("--markdown and --csv name one file; give each a file of its own")
-    for path in named:
-        refuse_existing(path, force=force)
 
 
 @click.command()
@@ -145,7 +147,7 @@ def history(
     from toolchain.profiling.saved import runs_in
     from toolchain.report.saved_profiles import history_csv, history_text
 
-    _refuse_unfit(csv, force=context.force)
+    refuse_taken({"--csv": csv}, force=context.force)
     found = latency_history(runs_in(folder), since=since, seed=context.seed)
     if not found.series:
         raise EvidenceError(f"{folder}: no run in it has latencies; profile a file on a device")

@@ -19,7 +19,7 @@ import numpy as np
 
 from targets.session import taints_of
 from toolchain.core.errors import EvidenceError, GateFailed, GateInconclusive
-from toolchain.core.quantities import counted
+from toolchain.core.quantities import counted, percent_text
 from toolchain.evaluation.timings import SLOWER, LatencyRatio, not_quiet, typical_ns
 from toolchain.profiling.latency import percentiles
 from toolchain.profiling.saved import SavedProfile, SavedRow
@@ -230,7 +230,7 @@ def _remarks(rows: Sequence[RowComparison]) -> Iterator[str]:
     if noise := next((row.noise for row in rows if row.noise), None):
         yield (
             f"interval: 95 %, by how much {counted(noise.runs, 'run')} of unchanged files in these folders differ "
-            f"({math.expm1(noise.deviation):.1%}), and by the rounds of the two runs where that is more"
+            f"({percent_text(math.expm1(noise.deviation), 1)}), and by the rounds of the two runs where that is more"
         )
     if any(row.ratio and not row.noise for row in rows):
         yield (
