@@ -59,6 +59,12 @@ class FileGroup(NearestGroup):
         params = super().get_params(ctx)
         return [param for param in params if param.name in _EVERYWHERE] if ctx.meta.get(_NAMED) else params
 
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command below; its usage line then does not name the files that this one takes."""
+        command = super().get_command(ctx, cmd_name)
+        ctx.meta[_NAMED] = ctx.meta.get(_NAMED) or command is not None
+        return command
+
     def invoke(self, ctx: click.Context) -> object:
         """Run the command that was named, or this one."""
         if not ctx.meta[_NAMED]:

@@ -122,6 +122,11 @@ def test_the_table_fits_a_hundred_columns(glyphpress: Program, here: Path) -> No
     assert "p95 of first" in (here / "t.md").read_text()
 
 
+@pytest.mark.parametrize("words", [("help", "profile", "compare"), ("profile", "compare", "--help")])
+def test_the_usage_of_a_command_below_names_no_files_of_profile(glyphpress: Program, words: tuple[str, ...]) -> None:
+    assert glyphpress(*words).out.startswith("Usage: glyphpress profile compare [OPTIONS] BASE RUN\n")
+
+
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
