@@ -48,6 +48,7 @@ def list_(*, folder: Path, as_json: bool) -> None:
     Example:
       glyphpress profile list
     """
+    from targets.host.text import argument
     from toolchain.core.errors import EvidenceError
     from toolchain.profiling.saved import list_runs
     from toolchain.report.saved_profiles import runs_dict, runs_list
@@ -57,6 +58,8 @@ def list_(*, folder: Path, as_json: bool) -> None:
         console.emit("profile-list", runs_dict(runs, unreadable))
     elif runs:
         _show(runs_list(runs))
+    else:
+        console.say(f"{folder} holds no saved run; `glyphpress profile FILE --save {argument(folder)}` makes one")
     for line in unreadable[1:]:
         console.warn(line)
     if unreadable:
@@ -125,11 +128,19 @@ def compare(
     is_flag=True,
     help="Exit 1 if a file of the newest run is slower since a commit, 5 if that cannot be said.",
 )
+@click.option("--markdown", type=values.OUTPUT_FILE, help="Write the findings and the chart to this file as Markdown.")
 @click.option("--csv", type=values.OUTPUT_FILE, help="Write a line for each run to this file, in nanoseconds.")
 @options.run_options(seed=True, force=True)
 @options.json_option
 def history(
-    *, folder: Path, since: str | None, fail_on_slower: bool, csv: Path | None, context: RunContext, as_json: bool
+    *,
+    folder: Path,
+    since: str | None,
+    fail_on_slower: bool,
+    markdown: Path | None,
+    csv: Path | None,
+    context: RunContext,
+    as_json: bool,
 ) -> None:
     """Say since which commit a file is slower, from the runs that `profile --save` kept in a folder.
 
@@ -145,9 +156,9 @@ def history(
     from toolchain.core.files import write_whole
     from toolchain.profiling.latency_history import latency_history
     from toolchain.profiling.saved import runs_in
-    from toolchain.report.saved_profiles import history_csv, history_text
+    from toolchain.report.saved_profiles import history_csv, history_markdown, history_text
 
-    refuse_taken({"--csv": csv}, force=context.force)
+    refuse_taken({"--markdown": markdown, "--csv": csv}, force=context.force)
     found = latency_history(runs_in(folder), since=since, seed=context.seed)
     if not found.series:
         raise EvidenceError(f"{folder}: no run in it has latencies; profile a file on a device")
@@ -155,6 +166,8 @@ def history(
         console.emit("profile-history", found.to_dict())
     else:
         console.write(history_text(found))
+    if markdown:
+        write_whole(markdown, history_markdown(found), force=context.force)
     if csv:
         write_whole(csv, history_csv(found), force=context.force)
     if fail_on_slower:

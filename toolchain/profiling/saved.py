@@ -248,7 +248,7 @@ def paths_in(folder: Path) -> list[Path]:
     """Return the JSON files of a folder, in order by name; raises EvidenceError where there is no such folder."""
     if not folder.is_dir():
         raise EvidenceError(f"{folder}: no such folder; `glyphpress profile FILE --save {argument(folder)}` makes it")
-    return sorted(path for path in folder.iterdir() if path.suffix == ".json" and not path.name.startswith("."))
+    return sorted(path for path in folder.glob("[!.]*.json") if path.is_file())
 
 
 def runs_in(folder: Path) -> list[SavedProfile]:
@@ -258,7 +258,9 @@ def runs_in(folder: Path) -> list[SavedProfile]:
     """
     runs = [load(path) for path in paths_in(folder)]
     if not runs:
-        raise EvidenceError(f"{folder} holds no saved profile; `glyphpress profile FILE --save {argument(folder)}`")
+        raise EvidenceError(
+            f"{folder} holds no saved profile; `glyphpress profile FILE --save {argument(folder)}` makes one"
+        )
     by_commit = all(run.committed for run in runs)
     return sorted(runs, key=lambda run: (instant(run.committed) if by_commit else 0.0, instant(run.created)))
 

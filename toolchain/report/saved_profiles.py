@@ -7,10 +7,10 @@ from typing import Any
 
 from targets.host.text import one_line
 from toolchain.core.quantities import counted, time_text
-from toolchain.profiling.latency_history import LatencyHistory
+from toolchain.profiling.latency_history import LatencyHistory, Series
 from toolchain.profiling.run_comparison import RowComparison, RunComparison
 from toolchain.profiling.saved import SHORT, SavedProfile, SavedRow
-from toolchain.report.tables import DASH, Columns, ratio_text, spreadsheet_csv
+from toolchain.report.tables import DASH, Columns, markdown_text, ratio_text, spreadsheet_csv
 from toolchain.report.text_charts import history_chart
 from toolchain.stats.change_points import LEVEL
 from toolchain.stats.decision import Outcome
@@ -137,18 +137,33 @@ def comparison_csv(compared: RunComparison) -> str:
 
 def history_text(history: LatencyHistory) -> str:
     """Return what each series shows and its chart, and how sure that is."""
+    parts = ["\n".join([*map(one_line, _series_lines(series)), history_chart(series)]) for series in history.series]
+    return "\n\n".join([*parts, _CHART_NOTE])
+
+
+def history_markdown(history: LatencyHistory) -> str:
+    """Return the same as Markdown."""
     parts = []
     for series in history.series:
-        machine = series.machine.get("board") or series.machine.get("cpu") or "an unknown machine"
-        settings = f"{counted(series.threads, 'thread')}, batch {series.batch}, {machine}"
-        ended = "" if series.current else "; not in the newest run"
-        said = [f"{series.name}: {line}" for line in series.sentences()]
-        parts.append("\n".join([*map(one_line, [*said, f"{settings}{ended}"]), history_chart(series)]))
-    parts.append(
-        f"* quiet run, o NOT QUIET, | median of the level; a series without a change shows one in {round(1 / LEVEL)} "
-        "times (E-divisive, permutations of ranks); ratios with 95 % intervals"
-    )
-    return "\n\n".join(parts)
+        lines = "\n".join(f"- {markdown_text(line)}" for line in _series_lines(series))
+        # Indented, so that no name of a commit ends the block.
+        chart = "\n".join(f"    {line}" for line in history_chart(series).splitlines())
+        parts.append(f"{lines}\n\n<!-- -->\n\n{chart}")
+    return "\n\n".join([*parts, markdown_text(_CHART_NOTE)]) + "\n"
+
+
+_CHART_NOTE = (
+    f"* quiet run, o NOT QUIET, | median of the level; a series without a change shows one in {round(1 / LEVEL)} "
+    "times (E-divisive, permutations); ratios with 95 % intervals"
+)
+
+
+def _series_lines(series: Series) -> list[str]:
+    """Return what a series shows, and where it was measured."""
+    machine = series.machine.get("board") or series.machine.get("cpu") or "an unknown machine"
+    ended = "" if series.current else "; not in the newest run"
+    settings = f"{counted(series.threads, 'thread')}, batch {series.batch}, {machine}{ended}"
+    return [*(f"{series.name}: {line}" for line in series.sentences()), settings]
 
 
 def history_csv(history: LatencyHistory) -> str:

@@ -153,7 +153,7 @@ def test_the_history_says_since_which_commit_a_file_is_slower(glyphpress: Progra
     times = np.repeat([100_000, 110_000], [52, 8]) * np.exp(np.random.default_rng(0).normal(0, 0.01, 60))
     folder = tmp_path / "profiles"
     kept(folder, *(saved_run(number, float(ns)) for number, ns in enumerate(times)))
-    shown = glyphpress("profile", "history", folder, "--csv", tmp_path / "h.csv")
+    shown = glyphpress("profile", "history", folder, "--csv", tmp_path / "h.csv", "--markdown", tmp_path / "h.md")
     assert (shown.code, shown.err) == (0, "")
     assert "a.onnx on ort-cpu: slower since c52: 1.10 [" in shown.out
     (marked,) = [line for line in shown.out.splitlines() if line.endswith("slower 1.10")]
@@ -164,12 +164,24 @@ def test_the_history_says_since_which_commit_a_file_is_slower(glyphpress: Progra
     assert "10 earlier runs not drawn; --json has all" in shown.out
     levels = [line["level"] for line in csv.DictReader((tmp_path / "h.csv").read_text().splitlines())]
     assert (levels.count("0"), levels.count("1")) == (52, 8)
+    markdown = (tmp_path / "h.md").read_text()
+    assert markdown.startswith("- a.onnx on ort-cpu: slower since c52: 1.10 \\[")
+    assert f"\n    {marked}\n" in markdown
     failed = glyphpress("profile", "history", folder, "--fail-on-slower", "--json")
     said = json.loads(failed.out)
     assert (failed.code, said["schema"], said["outcome"]) == (1, "glyphpress/profile-history/1", "FAIL")
     assert said["series"][0]["changes"][0]["commit"] == "c52"
     accepted = glyphpress("profile", "history", folder, "--fail-on-slower", "--since", "c52", "-q")
     assert (accepted.code, accepted.err.count("\n")) == (0, 0)
+
+
+def test_an_empty_folder_says_what_fills_it(glyphpress: Program, tmp_path: Path) -> None:
+    (tmp_path / "folder.json").mkdir()
+    listed = glyphpress("profile", "list", tmp_path)
+    assert (listed.code, listed.out) == (0, "")
+    assert f"--save {tmp_path}` makes one" in listed.err
+    refused = glyphpress("profile", "history", tmp_path)
+    assert (refused.code, f"--save {tmp_path}` makes one" in refused.err) == (3, True)
 
 
 def test_a_short_or_broken_history_is_no_pass(glyphpress: Program, tmp_path: Path) -> None:
