@@ -66,7 +66,8 @@ if TYPE_CHECKING:
     metavar="[DIR]",
     is_flag=False,
     flag_value=str(saved_profiles.FOLDER),
-    help="Keep the run as a JSON file in this folder, or in ./profiles, for `list`, `compare` and `history`.",
+    help="Keep the run as a JSON file in this folder, for `list`, `compare` and `history`. Without DIR, behind the "
+    "files: in ./profiles.",
 )
 @click.option("--commit", metavar="NAME", help="Commit that --save notes. Default: of git in the current folder.")
 @click.option("--histogram", is_flag=True, help="Also draw the latencies of each file, in characters.")
@@ -229,8 +230,8 @@ def _profile_files(
         console.write(f"\n{histograms(measured)}")
     # Last, so that a file that cannot be written costs no result.
     saved = files.write(measured, request, context)
-    if saved and not as_json:
-        console.tell(f"saved {saved}")
+    if saved:
+        (console.say if as_json else console.tell)(f"saved {saved}")
     if files.report and not as_json:
         console.tell(f"page: {files.report / 'report.html'}{', with the times of operators' if files.per_op else ''}")
 

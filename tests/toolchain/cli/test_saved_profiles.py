@@ -50,7 +50,9 @@ def test_a_run_is_kept_listed_and_compared(glyphpress: Program, here: Path) -> N
 
 
 def test_the_folder_stands_behind_save_and_a_model_there_is_refused(glyphpress: Program, here: Path) -> None:
-    assert glyphpress("profile", "--save", "kept", "a.onnx", *SHORT).code == 0
+    done = glyphpress("profile", "--save", "kept", "a.onnx", *SHORT, "--json")
+    assert (done.code, json.loads(done.out)["schema"]) == (0, "glyphpress/profile/1")
+    assert "saved kept/20" in done.err
     assert len(list((here / "kept").iterdir())) == 1
     refused = glyphpress("profile", "--save", "a.onnx", *SHORT)
     assert (refused.code, refused.out) == (2, "")
