@@ -20,7 +20,7 @@ EXIT_CODES = """\
   1  the gate failed: a verdict is FAIL
   2  usage error: invalid arguments, policy or recipe
   3  stage error: a damaged or unsuitable file, data set or model, or a full disk
-  4  a target or an optional package is not available
+  4  a target, an optional package or a plug-in is not available
   5  inconclusive: no verdict is FAIL, but at least one limit could not be decided
  70  a bug in glyphpress: please report it with the lines on stderr
 130  interrupted (Ctrl-C, SIGTERM)"""
