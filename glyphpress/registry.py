@@ -93,19 +93,19 @@ def installed() -> tuple[Plugin, ...]:
 
     found: dict[str, list[Plugin]] = {}
     for distribution in metadata.distributions():
-        if _PREFIX not in (distribution.read_text("entry_points.txt") or ""):
-            continue
         try:
             plugins = _plugins(distribution)
         except Exception as error:  # noqa: BLE001 (what is installed may be damaged in any way, and ends no program)
             _tell_once(f"the plug-ins of a package are not used: its metadata cannot be read ({_reason(error)})")
             continue
-        # The first one on the path is the one that Python imports.
-        found.setdefault(re.sub(r"[-_.]+", "-", plugins[0].package).lower() if plugins else "", plugins)
+        if plugins:  # the first one on the path is the one that Python imports
+            found.setdefault(re.sub(r"[-_.]+", "-", plugins[0].package).lower(), plugins)
     return tuple(sorted(plugin for plugins in found.values() for plugin in plugins))
 
 
 def _plugins(distribution: Distribution) -> list[Plugin]:
+    if _PREFIX not in (distribution.read_text("entry_points.txt") or ""):
+        return []  # parsing the metadata of every package would take several times as long
     package, version = distribution.metadata["Name"], distribution.version
     entries = (entry for entry in distribution.entry_points if entry.group.startswith(_PREFIX))
     return [Plugin(_kind(entry.group), entry.name, package, version, entry.value) for entry in entries]
@@ -147,10 +147,11 @@ def offered(kind: str, taken: Mapping[str, object] | Collection[str]) -> dict[st
 def find(kind: str, name: str, taken: Mapping[str, object] | Collection[str]) -> Plugin:
     """Return the plug-in that gives a name, without importing it; taken: as in `refusal`.
 
-    Raises KeyError where no plug-in does, and PluginFailed where one does that may not be used.
+    Raises KeyError where no plug-in does, or the name is taken: then it means something else. Raises PluginFailed where
+    one does that may not be used.
     """
     plugin = next((each for each in installed() if (each.kind, each.name) == (kind, name)), None)
-    if plugin is None:
+    if plugin is None or name in taken:
         raise KeyError(name)
     if reason := refusal(plugin, taken):
         raise PluginFailed(f"the {plugin} is not used: {reason}")

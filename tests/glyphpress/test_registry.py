@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,6 +97,24 @@ def test_no_plug_in_takes_the_place_of_what_is_built_in(site: Path, told: list[s
         "(targets.onnxruntime.cpu:OrtCpu)"
     )
     assert len(told) == 3
+
+
+def test_no_format_takes_the_suffix_of_checkpoints_or_results(site: Path, glyphpress: Run) -> None:
+    package(site, "grasping", {"formats": {"pt": "late_module:Late"}, "limit": {"odd": "late_module:Late"}})
+    (site / "model.pt").write_text("no checkpoint")
+    inspected = glyphpress("inspect", site / "model.pt")
+    assert (inspected.code, "is no model file" in inspected.err) == (3, True)
+    rows = {row["name"]: row for row in json.loads(glyphpress("plugins", "--json").out)["plugins"]}
+    assert (rows["pt"]["state"], rows["odd"]["state"]) == ("refused", "refused")
+    assert "there is no group glyphpress.limit, only glyphpress.targets" in rows["odd"]["reason"]
+
+
+def test_a_damaged_package_is_told_and_left_out(site: Path, told: list[str]) -> None:
+    package(site, "damaged", {"targets": {"late": "late_module:Late"}})
+    (site / "damaged-1.0.dist-info" / "METADATA").write_text("")
+    assert catalog.names() == list(catalog.TARGETS)
+    assert len(told) == 1
+    assert told[0].startswith("the plug-ins of a package are not used: its metadata cannot be read")
 
 
 def test_of_two_with_one_name_none_is_taken(site: Path, told: list[str]) -> None:
