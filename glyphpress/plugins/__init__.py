@@ -1,4 +1,4 @@
-"""The types that plug-ins are made of; `docs/how-to/write-a-plug-in.md` shows each kind.
+"""The types that plug-ins are made of; `docs/how-to/plugins.md` shows each kind.
 
 The names keep their meaning as those of `glyphpress` do. A module is imported when one of its names is used.
 """

@@ -157,6 +157,7 @@ def test_a_model_a_recipe_and_a_scheme_go_through_a_press(glyphpress: Run, folde
     assert done.code == 0, done.err
     sidecar = json.loads((folder / "o" / "softmax.rounded-onnx.onnx.json").read_text())
     assert sidecar["tools"]["glyphpress-example"] == "0.1.0"
+    assert sidecar["notes"] == []
     report = json.loads((folder / "o" / "report.json").read_text())
     packed = {row["name"]: row["packed"] for row in report["rows"]}
     assert packed["softmax.rounded-onnx.onnx"] < 0.6 * packed["softmax.float.onnx"]

@@ -150,7 +150,7 @@ def _notes(
         notes.append(f"computed in float: {', '.join(sorted(operators))}")
     if step.keep:
         notes.append(f"kept float: {', '.join(dict.fromkeys(step.keep))}")
-    elif note := _weights_note(step, float_parts.weights()):
+    elif not step.row.stays_float and (note := _weights_note(step, float_parts.weights())):
         notes.append(note)
     return tuple(notes)
 

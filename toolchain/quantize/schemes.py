@@ -26,7 +26,8 @@ class Scheme:
     integers with calibrated ranges. formats: format -> "module:function" that takes an artifact, the step, the ranges
     (None without a calibration) and the converters' log, and returns the bytes of the quantized file. summary: one line
     for the help. refused: format -> why no such file is made. scaled: whether weights have scales, one for each channel
-    or tensor. channels_only: format -> why one scale for a tensor is refused.
+    or tensor. channels_only: format -> why one scale for a tensor is refused. stays_float: whether the file's weights
+    are float32 on purpose, so that no note says that they are.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Scheme:
     refused: Mapping[str, str] = field(default_factory=dict)
     scaled: bool = True
     channels_only: Mapping[str, str] = field(default_factory=dict)
+    stays_float: bool = False
 
     @property
     def calibrated(self) -> bool:

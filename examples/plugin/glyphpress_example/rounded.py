@@ -37,6 +37,7 @@ ROUNDED = Scheme(
     formats={"onnx": "glyphpress_example.rounded:rounded"},
     summary="float32 weights of 16 significant bits, which pack to half the size",
     scaled=False,
+    stays_float=True,
 )
 ROUNDED_ONNX = Recipe(
     name="rounded-onnx",
