@@ -69,6 +69,14 @@ def recipes() -> str:
     )
 
 
+def schemas() -> str:
+    """Return what may change in a schema, and a Markdown table of all of them."""
+    from toolchain.cli.json_schemas import SCHEMAS, STABILITY
+
+    rows = [(f"[`{name}`](../schemas/{name}.schema.json)", _prose(each.what)) for name, each in SCHEMAS.items()]
+    return f"{_prose(STABILITY)}\n\n" + _table(("`glyphpress schema NAME`", "what it describes"), rows)
+
+
 def python() -> str:
     """Return every public name of `glyphpress`: how it is called, and its docstring."""
     import glyphpress as facade
@@ -82,6 +90,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "exit codes": exit_codes,
     "limits": limits,
     "recipes": recipes,
+    "schemas": schemas,
     "python": python,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from pathlib import Path
@@ -149,7 +150,51 @@ class Artifact:
         facts = asdict(replace(self, path=Path()))
         del facts["path"], facts["preprocess_source"]
         about = {"schema": SCHEMA, "file": self.path.name, "bytes": self.size}
-        return about | facts | {"duties": self.preprocess.duties()}
+        return about | facts | {"duties": self.duties()}
+
+    def duties(self) -> dict[str, list[str]]:
+        """Return as texts what the `caller` does with a picture, in this order, and what the `file` does itself.
+
+        answer: what the caller does with the output. All of it stands in the sidecar beside the preprocess and the
+        tensors, whose fields alone do not say who applies them.
+        """
+        columns = self.preprocess.label_offset + len(self.classes)
+        source = next((spec for spec in self.inputs if len(spec.shape) > 1), None)
+        sink = next((spec for spec in self.outputs if spec.shape and spec.shape[-1] in (columns, -1)), None)
+        duties = self.preprocess.duties()
+        return {
+            "caller": [*duties["caller"], *(_giving(source, self.preprocess) if source else [])],
+            "file": duties["file"],
+            "answer": _answering(sink, self.preprocess) if sink else [],
+        }
+
+
+def _giving(source: TensorSpec, preprocess: Preprocess) -> list[str]:
+    """Return how values become the numbers of an input, and its name and shape."""
+    shape = f"{source.dtype} {list(source.shape)}".replace("-1", "N")
+    if preprocess.dtype == source.dtype == "uint8":
+        return [f"give the pixels, 0 to 255, as {shape} to {source.name}"]
+    steps = []
+    if "float" not in source.dtype and source.scale is not None:
+        steps = [f"divide by {source.scale:.9g}", "round to the nearest whole number, halves to even"]
+        steps += [f"add {source.zero_point}"] if source.zero_point else []
+        steps += [f"clip to the range of {source.dtype}"]
+    return [*steps, f"give them as {shape} to {source.name}"]
+
+
+def _answering(sink: TensorSpec, preprocess: Preprocess) -> list[str]:
+    """Return how an output becomes a class and its probability."""
+    steps = []
+    if sink.scale is not None:
+        steps += [f"subtract {sink.zero_point}"] if sink.zero_point else []
+        steps += [f"multiply by {sink.scale:.9g}"]
+    steps += [f"leave out the first {preprocess.label_offset} columns"] if preprocess.label_offset else []
+    return [
+        f"read {sink.name}, one row for each image",
+        *steps,
+        "the largest column is the answer: its number, from 0, in `classes`",
+        "apply softmax for confidences, unless all values lie in 0 to 1 and each row sums to 1",
+    ]
 
 
 def file_sha256(path: Path) -> str:
@@ -207,6 +252,15 @@ def _known(kind: str) -> bool:
 def sidecar_of(path: Path) -> Path:
     """Return the path of a model file's sidecar."""
     return path.with_name(path.name + ".json")
+
+
+def refuse_later(source: Path, facts: Any) -> None:
+    """Raise ArtifactError for facts of a later version of the schema; source: where they stand."""
+    schema = facts.get("schema") if isinstance(facts, dict) else None
+    kind, _, version = SCHEMA.rpartition("/")
+    later = re.fullmatch(rf"{kind}/(\d{{1,9}})", schema) if isinstance(schema, str) else None
+    if later and int(later[1]) > int(version):
+        raise ArtifactError(f"{source}: {schema} is of a later glyphpress; update this one, which reads {SCHEMA}")
 
 
 def from_facts(path: Path, facts: Facts) -> Artifact:

@@ -16,6 +16,7 @@ from targets.artifact import (
     file_format,
     file_sha256,
     from_facts,
+    refuse_later,
     sidecar_of,
 )
 from targets.errors import ArtifactError, translated
@@ -53,12 +54,13 @@ def load_artifact(path: Path) -> Artifact:
     if not explained(path):
         raise ArtifactError(f"{sidecar}: no sidecar; make one with `glyphpress export` or `glyphpress press`")
     source = sidecar if sidecar.is_file() else path
-    sha256 = file_sha256(path)
+    sha256, facts = file_sha256(path), None
     try:
         with translated(ArtifactError):
             facts = json_value(sidecar.read_bytes()) if source == sidecar else _embedded_facts(path, sha256)
             artifact = from_facts(path, facts)
     except ArtifactError as error:
+        refuse_later(source, facts)
         raise ArtifactError(f"{source}: not glyphpress metadata ({error}); export the model again") from error
     if (sha256, kind) != (artifact.sha256, artifact.format):
         raise ArtifactError(

@@ -44,6 +44,10 @@ _TURNING: dict[Orientation, str] = {
     "anti-transpose": "transpose, then turn by 180 degrees",
 }
 
+_GLYPH = (
+    "crop to one character, upright, as EMNIST was made: ink 255 on paper 0, centred in 28x28 pixels with 2 of padding"
+)
+
 MOST = 1e6
 """Largest mean and std: pixels reach 255, so more is a damaged value, and would overflow float32."""
 
@@ -145,17 +149,15 @@ class Preprocess:
         return black, white
 
     def duties(self) -> dict[str, list[str]]:
-        """Return as texts what the `caller` does with an upright glyph, in this order, and what the `file` does itself.
+        """Return as texts what the `caller` does to make a picture the file's values, and what the `file` does itself.
 
-        Stands in the sidecar beside the preprocess, whose fields alone do not say who applies them.
+        `Artifact.duties` adds what depends on the file's input and output.
         """
         values = ["invert: 255 - pixel"] * self.invert + ["divide by 255"] * (self.scale == "0-1")
         values += [f"subtract {self.mean}"] * (self.mean != 0) + [f"divide by {self.std}"] * (self.std != 1)
-        raw = self.dtype == "uint8"
         turn = [_TURNING[self.orientation]] if self.orientation in _TURNING else []
-        give = "give the uint8 pixels, 0 to 255" if raw else "give them as float32"
-        labels = [f"read class 0 in output column {self.label_offset}"] * (self.label_offset > 0)
-        return {"caller": [*turn, *([] if raw else values), give, *labels], "file": values if raw else []}
+        raw = self.dtype == "uint8"
+        return {"caller": [_GLYPH, *turn, *([] if raw else values)], "file": values if raw else []}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types."""

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import settings
 
 import targets  # noqa: F401 (before any test imports a runtime, which would report that)
+from tests.fixtures.printed_json import check_printed
 from tests.fixtures.torch_operators import list_operators_once
 
 # The same examples in every run, however slow the machine is.
@@ -133,6 +134,8 @@ def glyphpress(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
             main()
         out, err = capfd.readouterr()
         assert not (NO_CONVERTER and ABSENT[0] in err), err
+        if "--json" in words:
+            check_printed(out)
         return Finished(int(stop.value.code or 0), out, err)
 
     return run

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
+from targets import catalog
 from targets.artifact import DTYPES, ONNX_METADATA_KEY, SCHEMA, Artifact, TensorSpec, file_sha256
 from targets.errors import ArtifactError
 from targets.metadata import adopt, describe, load_artifact, save_sidecar
@@ -220,6 +224,50 @@ def test_a_sidecar_that_does_not_belong_is_refused_in_one_line(tmp_path: Path, h
         load_artifact(path)
     assert "net.onnx" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_sidecar_of_a_later_version_says_what_to_update(tmp_path: Path) -> None:
+    made = artifact(conv_net(tmp_path / "net.onnx"))
+    made.sidecar.write_text(json.dumps(made.facts() | {"schema": "glyphpress/artifact/2", "classes": {}}))
+    with pytest.raises(ArtifactError) as caught:
+        load_artifact(made.path)
+    later = "glyphpress/artifact/2 is of a later glyphpress; update this one, which reads glyphpress/artifact/1"
+    assert str(caught.value) == f"{made.sidecar}: {later}"
+    made.sidecar.write_text(json.dumps(made.facts() | {"a later key": {}}))
+    assert load_artifact(made.path) == made
+
+
+def followed(steps: list[str], values: np.ndarray) -> np.ndarray:
+    """Do what the texts of a sidecar say, as a caller would who knows nothing else."""
+    for step in steps:
+        word, _, rest = step.partition(" ")
+        number = re.match(r"(?:by )?(-?[\d.e-]+)$", rest)
+        if number:
+            amount = np.float32(number[1])
+            values = {"divide": np.divide, "multiply": np.multiply, "subtract": np.subtract, "add": np.add}[word](
+                values.astype(np.float32), amount
+            )
+        elif word == "round":
+            values = np.rint(values)
+        elif word == "clip":
+            limits = np.iinfo(rest.split()[-1])
+            values = np.clip(values, limits.min, limits.max).astype(limits.dtype)
+        else:
+            assert word in ("crop", "give", "read", "the", "apply"), step
+    return values
+
+
+def test_who_follows_the_duties_of_an_integer_file_gets_the_same_answers(tmp_path: Path) -> None:
+    made = artifact(integer_net(tmp_path / "int.onnx"), mean=0.25, std=0.5)
+    duties = made.facts()["duties"]
+    images = np.random.default_rng(0).integers(0, 256, (20, 28, 28)).astype(np.uint8)
+    runtime = onnxruntime.InferenceSession(made.path, providers=["CPUExecutionProvider"])
+    (raw,) = runtime.run(["logits"], {"image": followed(duties["caller"], images)[:, None]})
+    assert raw.dtype == np.uint8
+    with catalog.default_for("onnx").open(made) as session:
+        wanted = session.run(images)
+    assert followed(duties["answer"], raw).tolist() == wanted.tolist()
+    assert duties["answer"][-1].startswith("apply softmax")
 
 
 def test_a_foreign_file_without_sidecar_says_what_to_do(tmp_path: Path) -> None:

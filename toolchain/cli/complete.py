@@ -95,6 +95,12 @@ def _presets() -> Iterable[str]:
     return presets.names()
 
 
+def _schemas() -> Iterable[str]:
+    from toolchain.cli.json_schemas import SCHEMAS
+
+    return SCHEMAS
+
+
 def _data() -> list[str]:
     from calibration.spec import SPLITS
 
@@ -106,6 +112,7 @@ POLICY = _names(_policies, suffixes=(".toml",), or_file=True)
 SERVICE = _names(_services)
 TARGET = _names(_targets)
 MODEL = _names(_models)
+SCHEMA = _names(_schemas)
 PRESET = _names(_presets)
 CHECKPOINT = _names(_shipped_models, suffixes=CHECKPOINTS, or_file=True)
 ANY_MODEL = _names(_shipped_models, suffixes=(*CHECKPOINTS, *ARTIFACTS), or_file=True)

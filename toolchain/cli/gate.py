@@ -350,10 +350,13 @@ def schema(*, what: str) -> None:
       glyphpress gate schema > gate.schema.json
       glyphpress gate schema verdict > verdict.schema.json
     """
+    from toolchain.cli.json_schemas import schema_text
     from toolchain.gate.policy import schema as policy_schema
-    from toolchain.report.judgement import verdict_schema
 
-    click.echo(json.dumps({"policy": policy_schema, "verdict": verdict_schema}[what](), indent=2, ensure_ascii=False))
+    if what == "verdict":
+        click.echo(schema_text(what), nl=False)
+    else:
+        click.echo(json.dumps(policy_schema(), indent=2, ensure_ascii=False))
 
 
 @gate.command()

@@ -128,6 +128,10 @@ COMMANDS = {
         "toolchain.cli.plugins:plugins",
         "List the plug-ins that installed packages add, and whether they load.",
     ),
+    "schema": (
+        "toolchain.cli.schema:schema",
+        "Print a JSON schema, or list all: of sidecars, reports, verdicts and of what `--json` prints.",
+    ),
     "version": (
         "toolchain.cli.help:version",
         "Print the versions of glyphpress, Python, the system and every installed runtime.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +19,9 @@ def _print_schema(context: click.Context, _: click.Parameter, asked: bool) -> No
     """Print the schema and end, before the folders are looked at."""
     if not asked or context.resilient_parsing:
         return
-    from toolchain.report.report import report_schema
+    from toolchain.cli.json_schemas import schema_text
 
-    click.echo(json.dumps(report_schema(), indent=2, ensure_ascii=False))
+    click.echo(schema_text("report"), nl=False)
     context.exit()
 
 

@@ -6,7 +6,34 @@ from collections.abc import Iterable, Mapping
 from inspect import getdoc
 from typing import Any
 
-_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def typed_schema(kind: type[Any]) -> dict[str, Any]:
+    """Return the JSON schema of what a dataclass, a pydantic model or a TypedDict is as JSON.
+
+    Every key is required but those that a TypedDict marks `NotRequired`.
+    """
+    from pydantic import TypeAdapter
+    from pydantic.json_schema import GenerateJsonSchema
+
+    class Written(GenerateJsonSchema):
+        """Of values that are written: what a missing value would mean plays no part."""
+
+        def field_is_required(self, field: Any, total: bool) -> bool:
+            optional = field["type"] == "typed-dict-field"
+            return super().field_is_required(field, total) if optional else True
+
+        def dataclass_schema(self, schema: Any) -> dict[str, Any]:
+            return super().dataclass_schema(schema) | {"description": getdoc(schema["cls"])}
+
+        def default_schema(self, schema: Any) -> dict[str, Any]:
+            return self.generate_inner(schema["schema"])
+
+        def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
+            return False
+
+    return TypeAdapter(kind).json_schema(mode="serialization", schema_generator=Written)
 
 
 def stored_schema(
@@ -45,5 +72,5 @@ def stored_schema(
         root["required"] = ["schema", *root["required"]]
     for part in parts:
         defined[part.__name__]["description"] = getdoc(part)
-    head = {"$schema": _DRAFT, "title": kind.SCHEMA, "description": getdoc(kind)}
+    head = {"$schema": DRAFT, "title": kind.SCHEMA, "description": getdoc(kind)}
     return head | root | {"$defs": defined}

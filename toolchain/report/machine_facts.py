@@ -53,7 +53,7 @@ def machine_schema() -> dict[str, Any]:
     """Return the JSON schema of a stored state: what a reader is shown; other keys are allowed."""
     properties: dict[str, Any] = {key: {"type": kind, "description": name} for name, key, kind, _ in _FORMS}
     properties |= {key: {"type": "array", "items": {"type": item}, "description": name} for name, key, item in _LISTS}
-    return {"type": "object", "properties": properties}
+    return {"type": "object", "properties": properties, "additionalProperties": True}
 
 
 _LISTS = (

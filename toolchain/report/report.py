@@ -299,7 +299,8 @@ def report_schema() -> dict[str, Any]:
     parts = (CheckpointFacts, DatasetFacts, Row, Failure, Preprocess, Fidelity, Verdict, Part, Comparison, ClassDrop)
     schema = stored_schema(Report, parts=(*parts, NewConfusion), tables={"policy": Policy}, older=True)
     drawn = {"origin": "string", "images": "integer", "seed": "integer", "sha256": "string"}
-    facts = {"properties": {key: {"type": kind} for key, kind in drawn.items()}, "required": [*drawn]}
+    facts: dict[str, Any] = {"properties": {key: {"type": kind} for key, kind in drawn.items()}, "required": [*drawn]}
+    facts["additionalProperties"] = True
     schema["properties"] |= {
         "calibration": {"anyOf": [{"type": "object", **facts}, {"type": "null"}], "default": None},
         "machine": machine_schema(),

@@ -69,8 +69,11 @@ def test_row37_the_sidecar_says_what_the_caller_must_still_do(
     inside = ["divide by 255", "subtract 0.1307", "divide by 0.3081"]
     turn = "transpose: rows become columns"
     duties = json.loads(quantized.sidecar.read_text())["duties"]
-    assert duties == {"caller": [turn, "give the uint8 pixels, 0 to 255"], "file": inside}
-    assert source.facts()["duties"] == {"caller": [turn, *inside, "give them as float32"], "file": []}
+    assert duties["file"] == inside
+    assert duties["caller"][1:] == [turn, "give the pixels, 0 to 255, as uint8 [N, 1, 28, 28] to image"]
+    told = source.facts()["duties"]
+    assert told["caller"][1:] == [turn, *inside, "give them as float32 [N, 1, 28, 28] to image"]
+    assert told["file"] == []
     assert load_artifact(quantized.path) == quantized
     # A caller who follows the list, and does no more, gets the same classes.
     test = digits_test.images[:100]
