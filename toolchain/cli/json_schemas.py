@@ -32,15 +32,21 @@ class Published(NamedTuple):
     without: tuple[str, ...] = ()
 
 
-def _own(what: str, *names: str) -> Published:
-    return Published(what, tuple(f"toolchain.cli.json_types:{name}" for name in names))
+_OURS, _TIMINGS = "toolchain.cli.json_types", "toolchain.cli.json_timings"
+
+
+def _own(what: str, name: str) -> Published:
+    return Published(what, (f"{_OURS}:{name}",))
+
+
+def _timed(what: str, name: str) -> Published:
+    return Published(what, (f"{_TIMINGS}:{name}",))
 
 
 def _types(what: str, *references: str) -> Published:
     return Published(what, references)
 
 
-_OURS = "toolchain.cli.json_types"
 _SIDECAR = ("targets.artifact:Artifact", f"{_OURS}:Sidecar")
 _NOT_IN_SIDECAR = ("path", "preprocess_source")
 
@@ -66,15 +72,18 @@ SCHEMAS: dict[str, Published] = {
     "ranges": _types(
         "`glyphpress ranges --json`, and what `quantize --save-ranges` writes", "toolchain.quantize.ranges:Ranges"
     ),
-    "explain": _own("`glyphpress explain --json`", "Explain"),
-    "evaluate": _own("`glyphpress evaluate --json`", "Evaluate"),
-    "read": _own("`glyphpress read --json`", "Read"),
+    "explain": _types("`glyphpress explain --json`", "toolchain.cli.json_answers:Explain"),
+    "evaluate": _types("`glyphpress evaluate --json`", "toolchain.cli.json_answers:Evaluate"),
+    "read": _types("`glyphpress read --json`", "toolchain.cli.json_answers:Read"),
     "compare": _types("`glyphpress compare --json`", "toolchain.evaluation.compare:Comparison"),
-    "profile": _own("`glyphpress profile --json`", "Profile"),
-    "profile-operators": _own("`glyphpress profile --per-op --json`", "ProfileOperators"),
-    "profile-sweep": _own("`glyphpress profile --json` with --sweep-threads or --sweep-batch", "ProfileSweep"),
+    "profile": _timed("`glyphpress profile --json`", "Profile"),
+    "profile-operators": _timed("`glyphpress profile --per-op --json`", "ProfileOperators"),
+    "profile-sweep": _timed("`glyphpress profile --json` with --sweep-threads or --sweep-batch", "ProfileSweep"),
+    "profile-list": _timed("`glyphpress profile list --json`", "ProfileList"),
+    "profile-compare": _timed("`glyphpress profile compare --json`", "ProfileCompare"),
+    "profile-history": _timed("`glyphpress profile history --json`", "ProfileHistory"),
     "probe-int8": _types(
-        "`glyphpress probe-int8 --json`", "toolchain.commands.probe_int8:Int8Probe", f"{_OURS}:ProbeMore"
+        "`glyphpress probe-int8 --json`", "toolchain.commands.probe_int8:Int8Probe", f"{_TIMINGS}:ProbeMore"
     ),
     "gate": _types("`glyphpress gate --json`", "toolchain.report.judgement:verdict_schema", f"{_OURS}:GateMore"),
     "gate-plan": _types("`glyphpress gate plan --margin --json`", "toolchain.gate.plan:Plan"),
@@ -90,10 +99,11 @@ SCHEMAS: dict[str, Published] = {
         "`glyphpress report --json`, and `report.json` of a press", "toolchain.report.report:report_schema"
     ),
     "report-runs": _own("`glyphpress report RUN RUN --json`", "ReportRuns"),
-    "report-timings": _own("`glyphpress report --json` of stored timings", "ReportTimings"),
+    "report-timings": _timed("`glyphpress report --json` of stored timings", "ReportTimings"),
     "deploy": _types("`glyphpress deploy --json`", "targets.ssh.deployment:Deployed", f"{_OURS}:DeployMore"),
     "kiosk": _own("`glyphpress kiosk --json`", "Kiosk"),
     "demo": _own("`glyphpress demo --json`", "Demo"),
+    "plugins": _own("`glyphpress plugins --json`", "Plugins"),
     "version": _own("`glyphpress version --json`", "Version"),
 }
 """name -> what the schema describes. The `schema` key of a value names it."""

@@ -11,26 +11,20 @@ from typing import Any, NotRequired
 # The one of `typing` cannot be read by pydantic under Python 3.11.
 from typing_extensions import TypedDict
 
-from calibration.ink import Paper
 from calibration.load import Entry
-from targets.artifact import Format
 from targets.profiles import DeviceProfile
-from targets.session import Operator, RuntimeFacts
+from toolchain.cli.json_answers import ImageSet
+from toolchain.commands.plugins import Row
 from toolchain.commands.quantize import FallbackTrial
-from toolchain.evaluation.class_groups import GroupMetrics
 from toolchain.evaluation.compare import Comparison
 from toolchain.evaluation.compared_models import ComparedModels
-from toolchain.evaluation.metrics import Averages, ClassMetrics, Confusion, Hypothesis
-from toolchain.evaluation.mistakes import Mistake
-from toolchain.evaluation.timings import LatencyRatio
-from toolchain.formats.graph import Kernel
 from toolchain.gate.limit import Verdict
 from toolchain.recipe import Recipe
 from toolchain.report.report import CheckpointFacts
 
 
 class Duties(TypedDict):
-    """What is done with an upright glyph, dark strokes being high values as in EMNIST.
+    """Who does what with a picture and with the answer.
 
     caller: what the program that uses the file does, in this order. file: what the file does itself. answer: what the
     caller does with the output.
@@ -50,14 +44,6 @@ class Sidecar(TypedDict):
     file: str
     bytes: int
     duties: Duties
-
-
-class ImageSet(TypedDict):
-    """Images that were read."""
-
-    origin: str
-    count: int
-    sha256: str
 
 
 class Fallback(TypedDict):
@@ -206,236 +192,6 @@ class Compress(TypedDict):
     warnings: NotRequired[list[str]]
 
 
-class EvaluateMetrics(TypedDict):
-    """Every figure; confusion: counts, rows the truth, columns the answer."""
-
-    images: int
-    right: int
-    accuracy: float
-    interval: tuple[float, float]
-    macro: Averages
-    micro: Averages
-    per_class: list[ClassMetrics]
-    confusions: list[Confusion]
-    confusion: list[list[int]]
-    kappa: float | None
-    kinds: list[GroupMetrics]
-    look_alikes: list[GroupMetrics]
-    copies: int
-
-
-class Evaluate(TypedDict):
-    """The answers of a file to a test split; errors: of `--errors`; hypothesis: of `--hypothesis`."""
-
-    artifact: str
-    artifact_sha256: str
-    artifact_bytes: int
-    facts: RuntimeFacts
-    preprocess: dict[str, Any]
-    origin: str
-    dataset_sha256: str
-    classes: list[str]
-    preprocess_source: NotRequired[str]
-    metrics: EvaluateMetrics
-    errors: NotRequired[list[Mistake]]
-    hypothesis: NotRequired[Hypothesis]
-
-
-class ExplainedFile(TypedDict):
-    """One of the two files."""
-
-    file: str
-    sha256: str
-
-
-class LayerError(TypedDict):
-    """An error (`toolchain.explain.explanation.Error`), and its ratio of signal to noise in decibels."""
-
-    sqnr_db: float | None
-    signal: float
-    noise: float
-    cosine: float | None
-    saturated: float | None
-
-
-class ExplainedLayer(TypedDict):
-    """One layer: the error of its result in the whole file, and its own alone."""
-
-    layer: str
-    operator: str
-    weights: str
-    values: str
-    whole: LayerError
-    alone: LayerError
-    kernel: Kernel | None
-
-
-class Explain(TypedDict):
-    """The error of every layer, in the order of execution."""
-
-    base: ExplainedFile
-    candidate: ExplainedFile
-    format: Format
-    images: ImageSet
-    layers: list[ExplainedLayer]
-    float_operators: list[Kernel]
-
-
-Answer = TypedDict("Answer", {"class": str, "confidence": float})
-"""One possible reading of a character."""
-
-
-class ReadCharacter(TypedDict):
-    """A character in a picture; box: its left, top, right and bottom."""
-
-    read: str
-    line: int
-    word: int
-    box: tuple[int, int, int, int]
-    answers: list[Answer]
-    mark: bool
-    joined: bool
-
-
-class ReadPicture(TypedDict):
-    """What a picture says; rotate: degrees by which it was turned clockwise before."""
-
-    file: str
-    width: int
-    height: int
-    paper: Paper
-    rotate: int
-    text: str
-    lines: list[str]
-    confidence: float
-    turned_confidence: float
-    notes: list[str]
-    characters: list[ReadCharacter]
-
-
-class Read(TypedDict):
-    """What a file read in pictures."""
-
-    artifact: str
-    artifact_sha256: str
-    classes: list[str]
-    facts: RuntimeFacts
-    pictures: list[ReadPicture]
-
-
-class CountedInstructions(TypedDict):
-    """Instructions of single inferences on an emulated processor."""
-
-    artifact_sha256: str
-    facts: RuntimeFacts
-    samples: list[int]
-    batch: int
-    median: float
-
-
-class MeasuredAgreement(TypedDict):
-    """How the answers differ from the reference's (`toolchain.profiling.measurements.Agreement`)."""
-
-    reference: str
-    images: int
-    differing: int
-    largest: float
-    scale: float
-    match: bool
-
-
-class ProfileRow(TypedDict):
-    """One file on one target; the last keys are there where it was timed."""
-
-    artifact: str
-    sha256: str
-    bytes: int
-    packed: int | None
-    target: str
-    facts: RuntimeFacts | None
-    cost: str | None
-    refused: str
-    missing: bool
-    agreement: MeasuredAgreement | None
-    instructions: CountedInstructions | None
-    instructions_ratio: float | None
-    peak_bytes: int | None
-    ratio: LatencyRatio | None
-    ratio_p95: LatencyRatio | None
-    slower: bool
-    larger: bool
-    reasons: list[str]
-    batch: NotRequired[int]
-    inner: NotRequired[int]
-    warmup: NotRequired[int]
-    load_ns: NotRequired[int]
-    first_run_ns: NotRequired[int]
-    samples: NotRequired[int]
-    machine: NotRequired[dict[str, Any]]
-    percentiles_ns: NotRequired[dict[str, float | None]]
-
-
-class Profile(TypedDict):
-    """The measurements of files on targets. taints: why the machine was not quiet."""
-
-    rows: list[ProfileRow]
-    plan: dict[str, Any]
-    taints: list[str]
-    threads: int
-    rounds: int
-    seed: int
-    machine: dict[str, Any]
-
-
-class OperatorTimes(TypedDict):
-    """The operators of one file on one target, in the order of execution; runs: how often it ran."""
-
-    artifact: str
-    sha256: str
-    target: str
-    threads: int
-    batch: int
-    ns: float
-    runs: int
-    taints: list[str]
-    operators: list[Operator]
-
-
-class ProfileOperators(TypedDict):
-    """The times of operators."""
-
-    breakdowns: list[OperatorTimes]
-
-
-class SweepPoint(TypedDict):
-    """One file with one number of threads and one batch size; refused: why it was not timed."""
-
-    artifact: str
-    target: str
-    threads: int
-    batch: int
-    refused: str
-    facts: NotRequired[RuntimeFacts]
-    samples: NotRequired[int]
-    p50_ns: float | None
-    image_ns: float | None
-
-
-class ProfileSweep(TypedDict):
-    """Times over threads and batch sizes. taints: why the machine was not quiet."""
-
-    points: list[SweepPoint]
-    taints: list[str]
-
-
-class ProbeMore(TypedDict):
-    """The conclusions, for each format: int8's cost over float's, its interval, and what to do."""
-
-    overall: dict[str, float]
-    interval: dict[str, tuple[float, float] | None]
-    advice: list[str]
-
-
 class GateMore(TypedDict):
     """Of the candidate that won, of the first one if none did; next_steps: command lines."""
 
@@ -493,27 +249,6 @@ class ReportRuns(TypedDict):
     notes: list[str]
 
 
-class TimedLine(TypedDict):
-    """One file in one stored run."""
-
-    run: str
-    artifact: str
-    sha256: str
-    facts: RuntimeFacts
-    batch: int
-    samples: int
-    rounds: int
-    percentiles_ns: dict[str, float | None]
-    ratio: LatencyRatio | None
-
-
-class ReportTimings(TypedDict):
-    """Stored timings."""
-
-    lines: list[TimedLine]
-    notes: list[str]
-
-
 class RecipeList(TypedDict):
     """The shipped recipes."""
 
@@ -568,6 +303,12 @@ class TargetsSetup(TypedDict):
 
     name: str
     done: list[str]
+
+
+class Plugins(TypedDict):
+    """The plug-ins of installed packages."""
+
+    plugins: list[Row]
 
 
 class DeployMore(TypedDict):

@@ -117,6 +117,7 @@ PRINTED: dict[str, tuple[Any, ...]] = {
     "report": ("report", "first"),
     "report-runs": ("report", "first", "second"),
     "kiosk": ("kiosk", ".", "--port", 0),
+    "plugins": ("plugins", "--all"),
     "version": ("version",),
 }
 ELSEWHERE = {
@@ -127,6 +128,9 @@ ELSEWHERE = {
     "deploy": "below, and toolchain/commands/test_deploy.py",
     "press": "below",
     "demo": "below",
+    "profile-list": "below",
+    "profile-compare": "below",
+    "profile-history": "below",
     "prune": "toolchain/compress/prune/test_prune.py",
     "distill": "below",
     "sensitivity": "below",
@@ -167,6 +171,15 @@ def test_what_a_command_prints_keeps_to_its_schema(
 def test_what_a_profile_stored_is_printed_by_its_schema(glyphpress: Run, folder: Path) -> None:
     assert glyphpress("profile", FLOAT, *SHORT, "-o", "t.npz").code == 0
     printed_validator("report-timings").validate(json.loads(glyphpress("report", "t.npz", "--json").out))
+
+
+def test_saved_profiles_are_printed_by_their_schemas(glyphpress: Run, folder: Path) -> None:
+    for _ in range(2):
+        assert glyphpress("profile", FLOAT, *SHORT, "--save").code == 0
+    first, second = sorted((folder / "profiles").iterdir())
+    for name, words in {"list": (), "compare": (first, second), "history": ()}.items():
+        done = glyphpress("profile", name, *words, "--json")
+        printed_validator(f"profile-{name}").validate(json.loads(done.out))
 
 
 @pytest.mark.parametrize("name", ["press", "demo"])
