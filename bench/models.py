@@ -154,7 +154,7 @@ def measure(name: str, folder: str, work: Path, *, checkpoint: str | None, train
     press = f"--data {reference.data} {reference.press} --threads 1 --out out"
     weights = f"{name}{reference.suffix}"
     if checkpoint is None:
-        trained = _timed(f"{train} --out {weights}", folder, work)
+        trained = _timed(f"{train} -o {weights}", folder, work)
     elif trained:
         trained = f"{trained}, in an earlier run"
     source = checkpoint or weights
@@ -166,7 +166,7 @@ def measure(name: str, folder: str, work: Path, *, checkpoint: str | None, train
     return ModelResult(
         name=name,
         origin=report.dataset.origin,
-        train=f"glyphpress {train} --out {weights}",
+        train=f"glyphpress {train} -o {weights}",
         press=f"glyphpress press {weights} {press}",
         trained=trained or (stored.trained if stored else "time not recorded"),
         machine=_machine(),

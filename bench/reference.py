@@ -19,7 +19,7 @@ from typing import Any
 import rich_click as click
 
 from toolchain.cli.help import EXIT_CODES
-from toolchain.cli.help_page import PanelOption
+from toolchain.cli.help_page import panel_of
 from toolchain.cli.main import glyphpress
 
 POLICIES = ("smoke", "default", "strict")
@@ -137,7 +137,7 @@ def _help(context: click.Context) -> str:
     for option in context.command.get_params(context):
         # These three say the same everywhere: the page has them once.
         if isinstance(option, click.Option) and option.name not in {"help", "quiet", "verbose"}:
-            title = option.panel if isinstance(option, PanelOption) else ""
+            title = panel_of(option)
             if record := option.get_help_record(context):
                 own.setdefault(title, []).append(f"`{record[0]}`\n:   {_prose(record[1])}\n")
     for title, entries in own.items():

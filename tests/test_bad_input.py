@@ -138,16 +138,16 @@ NO_FILE = [
 ]
 IMAGES = [
     pytest.param(
-        ["train", "--data", "pictures", "--out", "o.pt"], 3, "scan.png is not a readable picture.*; remove", id="train"
+        ["train", "--data", "pictures", "-o", "o.pt"], 3, "scan.png is not a readable picture.*; remove", id="train"
     ),
     pytest.param(
         ["evaluate", "float.onnx", "--data", "pictures"], 3, "scan.png is not a readable picture", id="no picture"
     ),
     pytest.param(["data", "check", "pictures"], 3, "scan.png is not a readable picture.*; remove", id="check"),
     pytest.param(["evaluate", "float.onnx", "--data", "nothing"], 3, "no class subfolders; put", id="empty"),
-    pytest.param(["train", "--data", "nothing", "--out", "o.pt"], 3, "no class subfolders; put", id="train empty"),
-    pytest.param(["train", "--data", "no-pictures", "--out", "o.pt"], 3, "no-pictures", id="empty class"),
-    pytest.param(["train", "--data", "one-class", "--out", "o.pt"], 3, "a single class, 'a'", id="one class"),
+    pytest.param(["train", "--data", "nothing", "-o", "o.pt"], 3, "no class subfolders; put", id="train empty"),
+    pytest.param(["train", "--data", "no-pictures", "-o", "o.pt"], 3, "no-pictures", id="empty class"),
+    pytest.param(["train", "--data", "one-class", "-o", "o.pt"], 3, "a single class, 'a'", id="one class"),
     pytest.param(
         ["press", "digits.pt", "--data", "one-class", "--out", "o"], 3, "a single class", id="press one class"
     ),
@@ -248,7 +248,7 @@ FOREIGN_EVIDENCE = [
     ),
 ]
 NOT_OVER_THIS = [
-    pytest.param(["train", *DATA, "--out", "digits.pt"], 2, "already there; .*--force", id="train"),
+    pytest.param(["train", *DATA, "-o", "digits.pt"], 2, "already there; .*--force", id="train"),
     pytest.param(["export", "digits.pt", "-o", "float.onnx"], 2, "already there; .*--force", id="export"),
     pytest.param(["quantize", "float.onnx", *DATA, "-o", "nan.onnx"], 2, "already there; .*--force", id="quantize"),
     pytest.param(["evaluate", "float.onnx", *DATA, "-o", "other.npz"], 2, "already there; .*--force", id="evaluate"),
@@ -302,7 +302,7 @@ NOT_THERE = [
         ["evaluate", "float.onnx", *DATA, "-o", f"{LONG}.npz"],
         ["evaluate", "float.onnx", *DATA, "-o", f"{'x/' * 2500}o.npz"],
         ["profile", "float.onnx", "-o", "/proc/o.npz"],
-        ["profile", "float.onnx", "--report", "/proc/o"],
+        ["profile", "float.onnx", "--out", "/proc/o"],
         [*GATE, "float.onnx", *DATA, "--junit", "/proc/o.xml"],
         [*GATE, "float.onnx", *DATA, "--evidence", "/proc/o.json"],
     )
@@ -333,9 +333,7 @@ def test_one_line_says_what_is_wrong_and_nothing_changes(
     assert contents(place) == before
 
 
-@pytest.mark.parametrize(
-    "words", [["export", "digits.pt", "-o", "shut/o.onnx"], ["train", *DATA, "--out", "shut/o.pt"]]
-)
+@pytest.mark.parametrize("words", [["export", "digits.pt", "-o", "shut/o.onnx"], ["train", *DATA, "-o", "shut/o.pt"]])
 def test_a_folder_that_may_not_be_written_is_said_before_the_work(
     *, glyphpress: Run, place: Path, words: list[str]
 ) -> None:
@@ -415,7 +413,7 @@ def on_small_disk(disk: Path, words: list[str], **settings: str) -> tuple[int, s
         ["export", "digits.pt", "-o", "DISK/o.tflite"],
         ["quantize", "float.onnx", "--scheme", "dynamic-int8", "-o", "DISK/o.onnx"],
         ["evaluate", "float.onnx", *DATA, "-o", "DISK/a/b/o.npz"],
-        ["train", *DATA, "--epochs", "1", "--threads", "1", "--out", "DISK/o.pt"],
+        ["train", *DATA, "--epochs", "1", "--threads", "1", "-o", "DISK/o.pt"],
         ["press", "digits.pt", *DATA, "--format", "onnx", "--policy", "chance.toml", "--out", "DISK/o"],
         pytest.param(
             ["prune", "digits.pt", *DATA, "--epochs", "0", "-o", "DISK/o.pt2"],
@@ -469,7 +467,7 @@ def interrupted(words: list[str], at: str, number: int) -> tuple[int, str]:
 @pytest.mark.slow
 def test_ctrl_c_in_training_keeps_the_last_good_checkpoint(place: Path) -> None:
     before = contents(place)
-    words = ["train", *DATA, "--epochs", "500", "--threads", "1", "--out", "o.pt"]
+    words = ["train", *DATA, "--epochs", "500", "--threads", "1", "-o", "o.pt"]
     code, err = interrupted(words, "epoch 2/", signal.SIGINT)
     assert code == 130
     assert re.search("interrupted; o.pt holds epoch [0-9]+ of 500", one_line(err))

@@ -131,8 +131,8 @@ def test_the_list_of_commands_says_what_each_command_says_of_itself() -> None:
         pytest.param(["targets", "probe", "ort-cup"], "ort-cpu", id="target"),
         pytest.param(["evaluate", "float.onnx", "--data", "emnist:ballanced"], "balanced", id="split"),
         pytest.param(["evaluate", "float.onnx", "--data", "builtin:digit"], "builtin:digits", id="built in"),
-        pytest.param(["train", *DATA, "--out", "o.pt", "--model", "cnn-smal"], "cnn-small", id="model"),
-        pytest.param(["train", *DATA, "--out", "o.pt", "--preset", "digit"], "digits", id="preset"),
+        pytest.param(["train", *DATA, "-o", "o.pt", "--model", "cnn-smal"], "cnn-small", id="model"),
+        pytest.param(["train", *DATA, "-o", "o.pt", "--preset", "digit"], "digits", id="preset"),
         pytest.param(["quantize", "float.onnx", "-o", "o.onnx", "--scheme", "static"], "static-int8", id="scheme"),
         pytest.param(["prune", "m.pt", *DATA, "-o", "o.pt2", "--method", "magnitud"], "magnitude", id="method"),
         pytest.param(["sensitivity", "m.pt", *DATA, "--importance", "tailor"], "taylor", id="importance"),
@@ -216,7 +216,7 @@ def test_a_group_without_a_command_shows_its_help_as_a_usage_error(glyphpress: R
     done = glyphpress(*group)
     assert (done.code, done.err) == (2, "")
     assert done.out.startswith(" ".join(["Usage: glyphpress", *group]))
-    assert "Commands:" in done.out
+    assert ("Commands:" if group else "Prepare:") in done.out
 
 
 @pytest.mark.parametrize("way", [("--scheme", "float16"), ("--ranges", "r.json")], ids=lambda way: way[1])

@@ -46,7 +46,7 @@ def test_the_core_judges_measures_and_reports(core: Environment, tmp_path: Path)
         ("gate", *files, "--policy", "smoke", "--html", "gate.html"),
         ("evaluate", "rounded.onnx", "--data", "builtin:digits", "--errors", "4", "-o", "sheet.png"),
         ("compare", "float.onnx", "rounded.onnx", "--data", "builtin:digits"),
-        ("profile", "float.onnx", "rounded.onnx", "--runs", "20", "--report", "timed"),
+        ("profile", "float.onnx", "rounded.onnx", "--runs", "20", "--out", "timed"),
         ("report", "timed"),
         ("data", "check", "builtin:digits"),
         ("inspect", "float.onnx"),

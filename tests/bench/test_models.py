@@ -55,7 +55,7 @@ def test_a_model_is_trained_pressed_and_judged_by_the_commands_beside_it(
     monkeypatch.setattr(bench, "RESULTS", tmp_path)
     result = bench.measure("tiny", "unused", tmp_path, checkpoint=None, trained="", tried="wider")
     assert (tmp_path / "tiny.pt").is_file()
-    assert result.train == "glyphpress train --model cnn-small --data builtin:digits --epochs 1 --out tiny.pt"
+    assert result.train == "glyphpress train --model cnn-small --data builtin:digits --epochs 1 -o tiny.pt"
     assert [(file.format, file.recipe) for file in result.files] == [("onnx", "float"), ("onnx", "static-int8")]
     assert sum(row.right for row in result.per_class) == result.right
     assert from_json(bench.ModelResult, json.dumps(to_json(result))) == result

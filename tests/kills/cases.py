@@ -60,7 +60,7 @@ def _case(name: str, command: str, first: str, old: str = "", *, share: int, **o
 DATA = "--data builtin:digits"
 BASELINE = f"{DATA} --policy smoke -o b.npz"
 PRESS = f"{DATA} --orientation upright --scale 0-1 --format onnx --policy smoke --out out"
-TRAIN = f"train {DATA} --epochs 1 --threads 1 --out t.pt"
+TRAIN = f"train {DATA} --epochs 1 --threads 1 -o t.pt"
 DISTILL = f"distill t0.pt {DATA} --epochs 1 --threads 1 -o s.pt2"
 TIMES = r"report.json:/(machine|quiet|notes|rows/\d+/(p\d+|\w*ratio|of_|reasons|winner))|timings.npz:"
 """What is measured, and what is said of it: a busy machine is noted."""

@@ -72,7 +72,7 @@ class Program:
         if any(TEACHER in case.command for case in cases):
             import_module("torch")
             folder = self.fresh()
-            self.run(folder, ("train", "--data", "builtin:digits", "--epochs", "1", "--threads", "1", "--out", TEACHER))
+            self.run(folder, ("train", "--data", "builtin:digits", "--epochs", "1", "--threads", "1", "-o", TEACHER))
             shutil.copy(folder / TEACHER, self.sources)
 
     def fresh(self, kept: Path | None = None) -> Path:

@@ -159,7 +159,7 @@ def _locate(path_or_name: str) -> Path:
     weights = models.shipped_weights(path_or_name)
     if weights is None:
         raise CheckpointError(
-            f"{path_or_name} ships without weights; train it: glyphpress train --model {path_or_name} --out model.pt"
+            f"{path_or_name} ships without weights; train it: glyphpress train --model {path_or_name} -o model.pt"
         )
     return weights
 

@@ -119,15 +119,21 @@ ANY_MODEL = _names(_shipped_models, suffixes=(*CHECKPOINTS, *ARTIFACTS), or_file
 READER = _names(_shipped_models, suffixes=(".onnx", *ARTIFACTS), or_file=True)
 DATA = _names(_data, or_file=True)
 DEPLOYED = _names(lambda: ["ssh://"], suffixes=(".onnx", ".tflite"), or_file=True)
-_PROFILED = _names(tuple, suffixes=(".onnx", *ARTIFACTS), or_file=True)
+ARTIFACT = _names(tuple, suffixes=(".onnx", *ARTIFACTS), or_file=True)
+FLOAT_FILE = _names(tuple, suffixes=(".onnx", ".tflite"), or_file=True)
+EVALUATED = _names(tuple, suffixes=(".onnx", *ARTIFACTS, ".npz"), or_file=True)
+PICTURE = _names(tuple, suffixes=(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp"), or_file=True)
 SAVED_RUN = _names(tuple, suffixes=(".json",), or_file=True)
+JSON_FILE = SAVED_RUN
+TIMINGS = _names(tuple, suffixes=(".npz",), or_file=True)
+TOML_FILE = _names(tuple, suffixes=(".toml",), or_file=True)
 
 
 def PROFILED(ctx: click.Context, param: click.Parameter, begun: str) -> list[CompletionItem[str]]:  # noqa: N802
     """Offer model files, and as the first word the commands of `profile` too."""
     below = ctx.command.list_commands(ctx) if isinstance(ctx.command, click.Group) else []
     names = [] if ctx.params.get(str(param.name)) else [name for name in below if name.startswith(begun)]
-    return [*map(CompletionItem, names), *_PROFILED(ctx, param, begun)]
+    return [*map(CompletionItem, names), *ARTIFACT(ctx, param, begun)]
 
 
 class _Bash(BashComplete):

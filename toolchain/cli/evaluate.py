@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from toolchain.cli import console, options, values
+from toolchain.cli import complete, console, options, values
 
 if TYPE_CHECKING:
     from toolchain.core.context import RunContext
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("artifact", type=values.FILE)
+@click.argument("artifact", type=values.FILE, shell_complete=complete.ARTIFACT)
 @options.data_option
 @options.classes_option
 @options.target_option
@@ -125,8 +125,8 @@ def _outputs(outputs: tuple[Path, ...], errors: int | None) -> tuple[Path | None
 
 
 @click.command()
-@click.argument("base", type=values.FILE)
-@click.argument("candidate", type=values.FILE)
+@click.argument("base", type=values.FILE, shell_complete=complete.EVALUATED)
+@click.argument("candidate", type=values.FILE, shell_complete=complete.EVALUATED)
 @options.optional_data_option
 @options.classes_option
 @options.target_option
@@ -163,8 +163,8 @@ def compare(
 
 
 @click.command()
-@click.argument("base", type=values.FILE)
-@click.argument("candidate", type=values.FILE)
+@click.argument("base", type=values.FILE, shell_complete=complete.EVALUATED)
+@click.argument("candidate", type=values.FILE, shell_complete=complete.EVALUATED)
 @options.data_option
 @options.classes_option
 @click.option(

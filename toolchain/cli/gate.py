@@ -25,12 +25,18 @@ CHANCE = values.Finite(0.5, 1, min_open=True, max_open=True)
 
 
 @click.group(cls=NearestGroup, invoke_without_command=True)
-@click.option("--baseline", type=values.FILE, help="Float file, its saved evaluation, or a stored baseline.")
+@click.option(
+    "--baseline",
+    type=values.FILE,
+    shell_complete=complete.EVALUATED,
+    help="Float file, its saved evaluation, or a stored baseline.",
+)
 @click.option(
     "--candidate",
     "candidates",
     multiple=True,
     type=values.FILE,
+    shell_complete=complete.EVALUATED,
     help="File to judge, or its saved evaluation (repeatable: the best one ships).",
 )
 @options.optional_data_option
@@ -46,6 +52,7 @@ CHANCE = values.Finite(0.5, 1, min_open=True, max_open=True)
     "stored",
     multiple=True,
     type=values.FILE,
+    shell_complete=complete.JSON_FILE,
     help="Judge evidence that --evidence stored, without running anything (once per candidate).",
 )
 @options.limit_options("drop", "size", "p50", "p95")
@@ -360,7 +367,7 @@ def schema(*, what: str) -> None:
 
 
 @gate.command()
-@click.argument("artifact", type=values.FILE)
+@click.argument("artifact", type=values.FILE, shell_complete=complete.ARTIFACT)
 @options.data_option
 @options.classes_option
 @options.limit_options()

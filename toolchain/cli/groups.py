@@ -41,6 +41,10 @@ class NearestGroup(click.RichGroup):
         """Return every command's name and the first sentence of its help."""
         return [(name, self.commands[name].get_short_help_str(WHOLE)) for name in self.list_commands(ctx)]
 
+    def sections(self, ctx: click.Context) -> list[tuple[str, list[tuple[str, str]]]]:
+        """Return the commands as the help shows them: titles, and what `summaries` gives."""
+        return [("Commands", self.summaries(ctx))]
+
 
 class FileGroup(NearestGroup):
     """A command that takes files, and has commands below it: a first word that names one of these runs it.
@@ -92,10 +96,16 @@ _EVERYWHERE = ("quiet", "verbose", "help")
 class LazyGroup(NearestGroup):
     """A group whose commands are imported when they are used; the group's own help and completion import none."""
 
-    def __init__(self, *args: Any, table: dict[str, tuple[str, str]], **settings: Any) -> None:
-        """Take the table name -> (module:attribute, the first sentence of its help) beside Click's own settings."""
+    def __init__(
+        self, *args: Any, table: dict[str, tuple[str, str]], groups: dict[str, tuple[str, ...]], **settings: Any
+    ) -> None:
+        """Take the commands beside Click's own settings.
+
+        table: name -> (module:attribute, the first sentence of its help). groups: title in the help -> names; commands
+        that it does not have come last.
+        """
         super().__init__(*args, **settings)
-        self.table = table
+        self.table, self.groups = table, groups
         self._listing = False
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (the signature is Click's)
@@ -116,6 +126,12 @@ class LazyGroup(NearestGroup):
     def summaries(self, ctx: click.Context) -> list[tuple[str, str]]:  # noqa: ARG002
         """Return every command's name and the first sentence of its help."""
         return [(name, summary) for name, (_, summary) in self.table.items()]
+
+    def sections(self, ctx: click.Context) -> list[tuple[str, list[tuple[str, str]]]]:
+        """Return the commands by their groups."""
+        rest = dict(self.summaries(ctx))
+        grouped = [(title, [(name, rest.pop(name)) for name in names]) for title, names in self.groups.items()]
+        return [*grouped, ("More", [*rest.items()])]
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
         """Return the options and the commands that begin with the typed text."""

@@ -5,8 +5,10 @@ Both are drawn here and not by rich-click, since importing and running rich took
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
+import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -14,8 +16,6 @@ from itertools import zip_longest
 from typing import Any
 
 import rich_click as click
-from click.core import Command as PlainCommand
-from click.formatting import wrap_text
 
 from toolchain.cli.console import no_colour
 from toolchain.cli.groups import NearestGroup
@@ -24,9 +24,21 @@ from toolchain.cli.streams import ours
 Rows = list[tuple[str, str]]
 
 NAMES = 28
-"""Columns for the names of options and commands; a longer one stands on a line of its own."""
+"""Most columns for the names of options and commands, fewer in a narrow window; a longer one stands on a line alone."""
 WIDEST = 120
 BOLD, DIM, RED, YELLOW, CYAN = "1", "2", "31", "33", "1;36"
+PANELS = {
+    "Model": "model weights trust_pickle preprocess orientation scale mean std invert label_offset",
+    "Images": "data data_root classes train_data images calibration_images",
+    "Limits": "policy_name policy_words drop size p50 p95",
+    "Results": (
+        "output outputs out save log curve csv markdown as_markdown html junit sarif verdict evidence confusion "
+        "picture recipe_file save_ranges as_json open_page opened force resume"
+    ),
+    "General": "target targets seed threads quiet verbose version help",
+}
+"""Title in the help -> the parameters that stand under it in every command; a command's others are its `Options`."""
+_PANEL_OF = {name: title for title, names in PANELS.items() for name in names.split()}
 _COLOURED = (
     (re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*"), CYAN),
     (re.compile(r"\[default: [^]]*\]"), DIM),
@@ -57,47 +69,112 @@ def style_help() -> None:
     click.RichCommand.context_class = HelpPage
 
 
+def panel_of(option: click.Parameter) -> str:
+    """Return the title under which the help shows an option."""
+    return option.panel if isinstance(option, PanelOption) else _PANEL_OF.get(str(option.name), "Options")
+
+
 def _plain(ctx: click.Context) -> str:
-    page = click.HelpFormatter(width=ctx.terminal_width, max_width=ctx.max_content_width)
-    _write_head(page, ctx)
+    # As Click does: two columns are left free.
+    width = _width(shutil.get_terminal_size().columns) - 2
+    lines = _head(ctx, width)
     for title, rows in _sections(ctx):
-        with page.section(title):
-            page.write_dl(rows)
-    return page.getvalue().rstrip("\n")
+        lines += ["", f"{title}:"]
+        lines += [f"  {left}{right}".rstrip() for left, right in _aligned(rows, width - 2)]
+    return "\n".join(lines)
 
 
-def _write_head(page: click.HelpFormatter, ctx: click.Context) -> None:
+def _width(columns: int) -> int:
+    """Return the width of a page."""
+    return max(50, min(columns or 80, WIDEST))
+
+
+def _head(ctx: click.Context, width: int) -> list[str]:
+    """Return usage, summary, example and description as lines."""
+    page = click.HelpFormatter(width=width)
     ctx.command.format_usage(ctx, page)
-    PlainCommand.format_help_text(ctx.command, ctx, page)
+    page.write_paragraph()
+    with page.indentation():
+        page.write_text(_example_first(ctx.command.help or "", width - 2))
+    return page.getvalue().rstrip("\n").splitlines()
+
+
+def _example_first(text: str, width: int) -> str:
+    """Return a help text with its example behind the summary, and long commands on several lines."""
+    before, mark, example = inspect.cleandoc(text).partition("\b\nExample:\n")
+    summary, _, more = before.strip().partition("\n\n")
+    commands = [line for command in example.rstrip().splitlines() for line in _folded(command, width)]
+    return "\n\n".join(filter(None, [summary, "\n".join(["\b", "Example:", *commands]) if mark else "", more]))
+
+
+def _folded(command: str, width: int) -> list[str]:
+    """Return a command as lines that a shell reads as one."""
+    indent = command[: len(command) - len(command.lstrip())]
+    # An option and its value stay together.
+    joined = re.sub(r"( --?[a-zA-Z][\w-]*) (?=[^-\s])", r"\1\0", command.strip())
+    # A line that is not the last needs two columns for its backslash.
+    lines = textwrap.wrap(
+        joined, width - len(indent) - 2, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+    ends = [" \\"] * (len(lines) - 1) + [""]
+    return [f"{indent}{line}{end}".replace("\0", " ") for line, end in zip(lines, ends, strict=True)]
 
 
 def _sections(ctx: click.Context) -> Iterator[tuple[str, Rows]]:
-    """Yield the options, those with a title of their own last, and the commands: title, and pairs of name and text."""
-    panels: dict[str, Rows] = {"Options": []}
+    """Yield a command's options by their panels, and the commands below it: title, and pairs of name and text.
+
+    Where a command does nothing by itself, the commands come first.
+    """
+    panels: dict[str, Rows] = {}
     for option in ctx.command.get_params(ctx):
         if isinstance(option, click.Option) and (record := option.get_help_record(ctx)):
-            panels.setdefault(option.panel if isinstance(option, PanelOption) else "Options", []).append(record)
-    yield from panels.items()
-    if isinstance(ctx.command, NearestGroup):
-        yield "Commands", ctx.command.summaries(ctx)
+            panels.setdefault(panel_of(option), []).append(record)
+    common = [title for title in PANELS if title in panels]
+    own = [title for title in panels if title not in (*common, "Options")]
+    titles = [*(["Options"] if "Options" in panels else []), *own, *common]
+    # What must be given stands first.
+    options = sorted(((title, panels[title]) for title in titles), key=lambda panel: "[required]" not in str(panel))
+    below = ctx.command.sections(ctx) if isinstance(ctx.command, NearestGroup) else []
+    runs = not isinstance(ctx.command, click.Group) or ctx.command.invoke_without_command
+    yield from [*options, *below] if runs else [*below, *options]
+
+
+def _aligned(rows: Rows, width: int) -> Iterator[tuple[str, str]]:
+    """Yield lines of a name, padded to one width, and of its text; a long name stands above its text."""
+    first = min(max(len(name) for name, _ in rows), NAMES, width * 2 // 5)
+    for name, text in rows:
+        lines = textwrap.wrap(text, width - first - 2, break_on_hyphens=False)
+        names = [name] if len(name) <= first else _name_lines(name, width)
+        above = names if len(name) > first else []
+        yield from ((line, "") for line in above)
+        for left, right in zip_longest([] if above else names, lines, fillvalue=""):
+            yield left.ljust(first + 2), right
+
+
+def _name_lines(name: str, width: int) -> list[str]:
+    """Return an option with all that it takes as lines, broken at spaces and behind bars."""
+    lines = [""]
+    for part in re.findall(r"[^ |]+\|?| ", name):
+        if len(lines[-1] + part) > width:
+            lines.append("    ")
+        lines[-1] += part if lines[-1].strip() or part != " " else ""
+    return [line.rstrip() for line in lines]
 
 
 def _drawn(ctx: click.Context) -> str:
-    width = max(50, min(os.get_terminal_size(sys.stdout.fileno()).columns or 80, WIDEST))
-    head = click.HelpFormatter(width=width - 2)
-    _write_head(head, ctx)
-    lines = ["", *_head(head.getvalue().rstrip("\n").splitlines()), ""]
+    width = _width(os.get_terminal_size(sys.stdout.fileno()).columns)
+    lines = ["", *_styled_head(_head(ctx, width - 2)), ""]
     for title, rows in _sections(ctx):
         lines += _panel(title, rows, width)
     text = "\n".join(lines)
     return re.sub(r"\x1b\[[\d;]*m", "", text) if no_colour() else text
 
 
-def _head(lines: list[str]) -> Iterator[str]:
+def _styled_head(lines: list[str]) -> Iterator[str]:
     """Yield the usage and the description, with the example dim."""
     example = False
     for line in lines:
-        example |= line.strip() == "Example:"
+        example = (example or line.strip() == "Example:") and bool(line.strip())
         _, usage, rest = line.partition("Usage:")
         if usage:
             yield f" {_styled(usage, YELLOW)}{_styled(rest, BOLD)}"
@@ -107,24 +184,16 @@ def _head(lines: list[str]) -> Iterator[str]:
 
 def _panel(title: str, rows: Rows, width: int) -> Iterator[str]:
     inner = width - 4
-    first = min(max(len(name) for name, _ in rows), NAMES)
     side = _styled("│", DIM)
     yield _styled(f"╭─ {title} {'─' * (width - len(title) - 5)}╮", DIM)
-    for name, text in rows:
-        lines = textwrap.wrap(text, inner - first - 2, break_on_hyphens=False)
-        if len(name) > first:
-            for line in wrap_text(name, inner).splitlines():
-                yield f"{side} {_named(line)}{' ' * (inner - len(line))} {side}"
-            name = ""  # noqa: PLW2901 (it stands above its text)
-        for left, right in zip_longest([name], lines, fillvalue=""):
-            gap, end = " " * (first + 2 - len(left)), " " * (inner - first - 2 - len(right))
-            yield f"{side} {_named(left)}{gap}{_coloured(right)}{end} {side}"
+    for left, right in _aligned(rows, inner):
+        yield f"{side} {_named(left)}{_coloured(right)}{' ' * (inner - len(left) - len(right))} {side}"
     yield _styled(f"╰{'─' * (width - 2)}╯", DIM)
 
 
 def _named(name: str) -> str:
     """Return the name of a command, or an option with what it takes, in colours."""
-    return _coloured(name) if name.startswith("-") else _styled(name, CYAN)
+    return _coloured(name) if name.lstrip().startswith("-") else _styled(name, CYAN)
 
 
 def _coloured(text: str) -> str:

@@ -139,6 +139,15 @@ COMMANDS = {
     "help": ("toolchain.cli.help:help_", "Explain the exit codes, or show the help of a command."),
 }
 
+GROUPS = {
+    "Prepare": ("data", "train", "inspect", "adopt"),
+    "Compress": ("press", "prune", "distill", "sensitivity", "export", "quantize", "ranges", "recipe"),
+    "Measure": ("evaluate", "compare", "explain", "profile", "probe-int8", "targets"),
+    "Decide": ("gate", "report"),
+    "Use": ("read", "kiosk", "snippet", "deploy"),
+}
+"""Title in the help -> commands; what is in none stands under `More`."""
+
 
 def _print_version(ctx: click.Context, _param: click.Parameter, given: bool) -> None:
     if given and not ctx.resilient_parsing:
@@ -156,7 +165,11 @@ def _refuse_plugins(ctx: click.Context, _param: click.Parameter, given: bool) ->
 
 
 @click.group(
-    cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True
+    cls=LazyGroup,
+    table=COMMANDS,
+    groups=GROUPS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
 )
 @click.option(
     "--version",

@@ -56,7 +56,7 @@ def inspect(
 
 
 @click.command()
-@click.argument("file", type=values.FILE)
+@click.argument("file", type=values.FILE, shell_complete=complete.ARTIFACT)
 @options.data_option
 @options.classes_option
 @preprocess_options

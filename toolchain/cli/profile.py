@@ -75,7 +75,7 @@ if TYPE_CHECKING:
 @click.option("--markdown", type=values.OUTPUT_FILE, help="Write the table and its remarks to this file as Markdown.")
 @click.option("--csv", type=values.OUTPUT_FILE, help="Write every figure to this file, in bytes and nanoseconds.")
 @click.option(
-    "--report",
+    "--out",
     type=values.OUTPUT_FOLDER,
     help="Write a page with pictures, the table and the samples into this folder.",
 )
@@ -102,7 +102,7 @@ def profile(
     output: Path | None,
     markdown: Path | None,
     csv: Path | None,
-    report: Path | None,
+    out: Path | None,
     context: RunContext,
     as_json: bool,
 ) -> None:
@@ -121,7 +121,7 @@ def profile(
     from toolchain.commands.profile import ProfileRequest
     from toolchain.profiling.latency import timeable
 
-    files = OutputFiles(output, markdown, csv, report, per_op=per_op, save=save, commit=commit)
+    files = OutputFiles(output, markdown, csv, out, per_op=per_op, save=save, commit=commit)
     files.refuse_unfit(artifacts, force=context.force)
     request = ProfileRequest(
         tuple(timeable(path) for path in artifacts),
@@ -134,7 +134,7 @@ def profile(
         require=require,
         strict=strict,
     )
-    if per_op and not report:
+    if per_op and not out:
         _profile_operators(request, context, as_json=as_json)
     elif sweep_threads or sweep_batch:
         _sweep(request, sweep_threads, sweep_batch, context, as_json=as_json)
@@ -267,7 +267,7 @@ def _sweep(
     from toolchain.report.timings import sweep_text
 
     swept = ["threads"] * bool(threads) + ["batch"] * bool(batches)
-    kept = ("save", "commit", "histogram", "output", "markdown", "csv", "report")
+    kept = ("save", "commit", "histogram", "output", "markdown", "csv", "out")
     _refuse_unused("a sweep", "memory", "packed", "require", "strict", *kept, *swept)
     points = sweep(
         request.artifacts,

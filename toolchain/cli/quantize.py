@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from targets.host.text import argument
-from toolchain.cli import console, options, values
+from toolchain.cli import complete, console, options, values
 from toolchain.quantize.schemes import REGISTRY, SCHEMES
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")
 
 
 @click.command()
-@click.argument("artifact", type=values.FILE)
+@click.argument("artifact", type=values.FILE, shell_complete=complete.FLOAT_FILE)
 @click.option(
     "--scheme",
     type=values.Choice(list(REGISTRY)),
@@ -67,7 +67,12 @@ METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")
     show_default=True,
     help="Share of the values that --calibration percentile keeps.",
 )
-@click.option("--ranges", metavar="FILE", help="Use the ranges in a file that --save-ranges wrote.")
+@click.option(
+    "--ranges",
+    metavar="FILE",
+    shell_complete=complete.JSON_FILE,
+    help="Use the ranges in a file that --save-ranges wrote.",
+)
 @click.option("--save-ranges", type=values.OUTPUT_FILE, help="Save the ranges to a file; `glyphpress ranges` draws it.")
 @click.option("--bias-correction", is_flag=True, help="Static: correct the mean error of each layer in its bias.")
 @click.option("--integer-io", is_flag=True, help="Static: take raw uint8 pixels; the preprocessing is inside the file.")
@@ -195,7 +200,7 @@ def _why_not_compared(artifact: Path, quantized: Artifact, data: str | None) -> 
 
 
 @click.command()
-@click.argument("file", type=values.FILE)
+@click.argument("file", type=values.FILE, shell_complete=complete.JSON_FILE)
 @click.option("-o", "--output", type=values.OUTPUT_FILE, help="A picture (.svg): histogram and range of every tensor.")
 @options.run_options(force=True)
 @options.json_option

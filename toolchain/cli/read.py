@@ -17,7 +17,9 @@ _TOP = values.Whole(1, 1000)
 
 
 @click.command()
-@click.argument("pictures", metavar="IMAGE...", nargs=-1, required=True, type=values.FILE)
+@click.argument(
+    "pictures", metavar="IMAGE...", nargs=-1, required=True, type=values.FILE, shell_complete=complete.PICTURE
+)
 @click.option(
     "--artifact",
     metavar="ARTIFACT",

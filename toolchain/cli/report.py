@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from toolchain.cli import console, options, values
+from toolchain.cli import complete, console, options, values
 
 if TYPE_CHECKING:
     from toolchain.core.context import RunContext
@@ -26,7 +26,14 @@ def _print_schema(context: click.Context, _: click.Parameter, asked: bool) -> No
 
 
 @click.command()
-@click.argument("paths", metavar="DIR...|TIMINGS.npz...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument(
+    "paths",
+    metavar="DIR...|TIMINGS.npz...",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path),
+    shell_complete=complete.TIMINGS,
+)
 @click.option("--open", "opened", is_flag=True, help="Also show the page of the press, report.html, in a web browser.")
 @click.option(
     "-o",

@@ -73,6 +73,7 @@ _PRESET = click.option(
 _CONFIG = click.option(
     "--config",
     type=values.FILE,
+    shell_complete=complete.TOML_FILE,
     metavar="FILE.toml",
     help="Settings of your own: a table [train] with keys named like the options that follow, _ for -: held_out = 0.1.",
 )

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from toolchain.cli import console, options, values
+from toolchain.cli import complete, console, options, values
 
 if TYPE_CHECKING:
     from toolchain.core.context import RunContext
 
 
 @click.command()
-@click.argument("file", type=values.FILE)
+@click.argument("file", type=values.FILE, shell_complete=complete.FLOAT_FILE)
 @click.option(
     "--for",
     "language",

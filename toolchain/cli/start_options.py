@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import rich_click as click
 
-from toolchain.cli import checkpoint_options, options, values
+from toolchain.cli import checkpoint_options, complete, options, values
 from toolchain.cli.help_page import PanelOption
 from toolchain.cli.options import Command
 
@@ -92,6 +92,7 @@ _OPTIONS = (
         "--from",
         "start_file",
         type=values.FILE,
+        shell_complete=complete.CHECKPOINT,
         metavar="CHECKPOINT",
         help="Start from the weights of this file (.pt or .safetensors), or of a model that ships. For other classes "
         "it gets a new head, whose columns of classes of the same name start from the old ones.",

@@ -40,7 +40,6 @@ DEFAULT_MODEL = "cnn-small"
 @click.option(
     "-o",
     "--output",
-    "--out",
     type=values.OUTPUT_FILE,
     help="The .pt or .safetensors file to write; .onnx for scikit-learn's models. Only --folds runs without it.",
 )

@@ -48,7 +48,7 @@ def bare(even: Path) -> Path:
 
 
 def test_row17_train_takes_the_chosen_classes(glyphpress, tmp_path: Path) -> None:
-    ran = glyphpress("train", *SOME, "--epochs", 1, "--threads", 1, "--out", tmp_path / "m.pt", "--json")
+    ran = glyphpress("train", *SOME, "--epochs", 1, "--threads", 1, "-o", tmp_path / "m.pt", "--json")
     said = json.loads(ran.out)
     assert (ran.code, said["classes"]) == (0, list("86420"))
     assert said["data"]["origin"] == "builtin:digits[86420]/train"
@@ -135,7 +135,7 @@ def test_row17_gate_baseline_quantize_and_leaks_take_the_choice(glyphpress, expo
         (("evaluate", "{onnx}", "--data", "builtin:digits", "--classes", "0,,1"), "has an empty name"),
         (("export", "{pt}", "--classes", "", "-o", "x.onnx"), "the value of --classes is empty"),
         (("compare", "{onnx}", "{onnx}", "--classes", "02"), "--classes chooses among the images of --data"),
-        (("train", "--data", "builtin:digits[00]", "--out", "x.pt"), "names '0' twice"),
+        (("train", "--data", "builtin:digits[00]", "-o", "x.pt"), "names '0' twice"),
         (("data", "check", "builtin:digits", "--classes", "x"), "has no class 'x'"),
     ],
 )

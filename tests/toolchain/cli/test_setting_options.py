@@ -27,7 +27,7 @@ def test_a_file_and_options_set_up_a_training_that_says_what_it_does(
 ) -> None:
     out = tmp_path / "m.pt"
     words = ("--epochs", 1, "--mixup", 0.2, "--elastic", 20, "--held-out", 0, "--shear", 0, "--json")
-    done = glyphpress(*TRAIN, "--out", out, "--config", config, *words)
+    done = glyphpress(*TRAIN, "-o", out, "--config", config, *words)
     assert done.code == 0, done.err
     first = done.err.splitlines()[0]
     facts = json.loads(done.out)
@@ -60,7 +60,7 @@ def test_a_file_and_options_set_up_a_training_that_says_what_it_does(
 def test_settings_that_cannot_be_meant_get_one_line(
     glyphpress: Callable, tmp_path: Path, words: tuple[str, ...], problem: str
 ) -> None:
-    done = glyphpress(*TRAIN, "--out", tmp_path / "m.pt", *words)
+    done = glyphpress(*TRAIN, "-o", tmp_path / "m.pt", *words)
     assert done.code == 2
     assert problem in done.err
     assert done.err.count("\n") == 1
@@ -69,13 +69,13 @@ def test_settings_that_cannot_be_meant_get_one_line(
 
 def test_a_wrong_key_of_a_file_is_named_as_it_stands_there(glyphpress: Callable, config: Path, tmp_path: Path) -> None:
     config.write_text("[train]\nweight_decya = 0.1\n")
-    done = glyphpress(*TRAIN, "--out", tmp_path / "m.pt", "--config", config)
+    done = glyphpress(*TRAIN, "-o", tmp_path / "m.pt", "--config", config)
     assert done.code == 2
     assert f"{config}: [train] unknown setting weight_decya; did you mean weight_decay?" in done.err
 
 
 def test_a_file_and_a_preset_exclude_each_other(glyphpress: Callable, config: Path, tmp_path: Path) -> None:
-    done = glyphpress(*TRAIN, "--out", tmp_path / "m.pt", "--config", config, "--preset", "emnist")
+    done = glyphpress(*TRAIN, "-o", tmp_path / "m.pt", "--config", config, "--preset", "emnist")
     assert done.code == 2
     assert "--preset and --config exclude each other" in done.err
 
@@ -85,6 +85,6 @@ def test_help_groups_an_option_for_every_setting(glyphpress: Callable) -> None:
     for name in SETTINGS:
         assert re.search(rf"^  --{name.replace('_', '-')} ", text, re.MULTILINE), name
     titles = re.findall(r"^(\S.*):$", text, re.MULTILINE)
-    assert titles[0] == "Options"
+    assert titles[:2] == ["Images", "Options"], "the data must be given"
     assert set(titles) >= {setting.panel for setting in SETTINGS.values()}
     assert all(name in text for name in names())

@@ -30,7 +30,7 @@ RUN = (
 
 def test_train_writes_weights_and_measures_them_once(glyphpress: Callable, tmp_path: Path) -> None:
     out = tmp_path / "model.pt"
-    done = glyphpress("train", "--data", "builtin:digits", "--out", out, "--epochs", 2)
+    done = glyphpress("train", "--data", "builtin:digits", "-o", out, "--epochs", 2)
     assert done.code == 0, done.err
     assert "epoch 2/2" in done.err
     assert "test accuracy" in done.out
@@ -120,8 +120,8 @@ def test_json_is_one_object_and_nothing_else(glyphpress: Callable, tmp_path: Pat
         (["--model", "cnn-smal"], 2, "did you mean cnn-small"),
         (["--preset", "digit"], 2, "did you mean digits"),
         (["--epochs", "0"], 2, "0 is not in the range"),
-        (["--out", "model.onnx"], 2, ".safetensors"),
-        (["--out", "/dev/null/model.pt"], 2, "/dev/null is not a folder"),
+        (["-o", "model.onnx"], 2, ".safetensors"),
+        (["-o", "/dev/null/model.pt"], 2, "/dev/null is not a folder"),
     ],
     ids=["model", "preset", "epochs", "suffix", "place"],
 )
@@ -135,7 +135,7 @@ def test_bad_words_get_one_line(
     told: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = glyphpress("train", "--data", "builtin:digits", "--out", "model.pt", *words)
+    done = glyphpress("train", "--data", "builtin:digits", "-o", "model.pt", *words)
     assert done.code == code
     assert told in done.err
     assert done.err.count("\n") == 1
@@ -148,7 +148,7 @@ def test_a_diverging_training_gets_one_line_and_leaves_nothing(
     # No rate that may be given is so large that it does so for certain.
     losses = iter((2.0, math.inf))
     monkeypatch.setattr("toolchain.training.fit._Loop.step", lambda _loop, _places: next(losses))
-    done = glyphpress("train", "--data", "builtin:digits", "--out", tmp_path / "m.pt", "--epochs", 3)
+    done = glyphpress("train", "--data", "builtin:digits", "-o", tmp_path / "m.pt", "--epochs", 3)
     assert done.code == 3
     told = [line for line in done.err.splitlines() if line.startswith("glyphpress:")]
     assert len(told) == 1
@@ -159,7 +159,7 @@ def test_a_diverging_training_gets_one_line_and_leaves_nothing(
 @pytest.mark.slow
 def test_ctrl_c_leaves_the_last_finished_epoch(tmp_path: Path) -> None:
     out = tmp_path / "model.pt"
-    words = [sys.executable, "-c", RUN, "train", "--data", "builtin:digits", "--out", str(out), "--epochs", "500"]
+    words = [sys.executable, "-c", RUN, "train", "--data", "builtin:digits", "-o", str(out), "--epochs", "500"]
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
         try:
             assert any(line.startswith("epoch 2/") for line in run.stderr)
@@ -188,7 +188,7 @@ def full_disk() -> Iterator[None]:
 
 @pytest.mark.usefixtures("full_disk")
 def test_a_full_disk_gets_one_line_and_no_half_file(glyphpress: Callable, tmp_path: Path) -> None:
-    done = glyphpress("train", "--data", "builtin:digits", "--out", tmp_path / "model.pt", "--epochs", 1)
+    done = glyphpress("train", "--data", "builtin:digits", "-o", tmp_path / "model.pt", "--epochs", 1)
     assert done.code == 3
     told = [line for line in done.err.splitlines() if line.startswith("glyphpress:")]
     assert len(told) == 1

@@ -1,4 +1,4 @@
-"""The page of a profile, as `profile --report` writes it, in a real Chromium."""
+"""The page of a profile, as `profile --out` writes it, in a real Chromium."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_profile_is_a_page_with_table_samples_and_operators(
     glyphpress: Program, files: list[Path], tmp_path: Path, viewer: Viewer
 ) -> None:
     out = tmp_path / "profile"
-    done = glyphpress("profile", *files, "--seconds", "20ms", "--runs", "100", "--per-op", "--report", out)
+    done = glyphpress("profile", *files, "--seconds", "20ms", "--runs", "100", "--per-op", "--out", out)
     assert done.code == 0, done.err
     assert f"page: {out / PAGE}, with the times of operators" in done.out
     assert {path.name for path in out.iterdir()} == {PAGE, "report.json", "report.md", "report.csv", "timings.npz"}
@@ -54,6 +54,6 @@ def test_a_profile_is_a_page_with_table_samples_and_operators(
         mixed = glyphpress("report", out, *words)
         assert (mixed.code, mixed.out) == (2, "")
         assert said in mixed.err
-    refused = glyphpress("profile", files[0], "--report", out)
+    refused = glyphpress("profile", files[0], "--out", out)
     assert refused.code == 2
     assert "--force" in refused.err
