@@ -19,7 +19,8 @@ from toolchain import models
 from toolchain.checkpoint import torch_files
 from toolchain.checkpoint.computed_weights import bake
 from toolchain.checkpoint.file_arguments import build_and_fit
-from toolchain.checkpoint.float_model import FloatModel, OnnxModel, Range, TorchModel, forward, settle_output
+from toolchain.checkpoint.float_model import FloatModel, OnnxModel, Range, TorchModel, settle_output
+from toolchain.checkpoint.form_choice import Forms, found, likelier
 from toolchain.checkpoint.kinds import KIND_NAMES, kind_name, kind_of, refuse_quantized_pickle
 from toolchain.checkpoint.metadata import (
     Metadata,
@@ -31,7 +32,7 @@ from toolchain.checkpoint.metadata import (
     read_values,
 )
 from toolchain.checkpoint.onnx_normal import normalise
-from toolchain.checkpoint.preprocess_search import SEARCH_IMAGES, PreprocessFinding, options_of, search
+from toolchain.checkpoint.preprocess_search import SEARCH_IMAGES, PreprocessFinding, options_of
 from toolchain.checkpoint.source import ModelSource, parse_source
 from toolchain.checkpoint.state import class_name, fit_state, modules_in, preferred, tensors_in
 from toolchain.core.errors import CheckpointError, OptionNeeded, PreprocessUnknown, UsageProblem
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from calibration.dataset import Dataset, Images, Labels
+    from toolchain.checkpoint.input_form import Channels
 
 _FLOAT = ".float"
 """What a press puts between a model's name and the suffix; removed here, or a second press would add another."""
@@ -55,7 +57,9 @@ class Loaded:
 
     width: columns of the model's logits, which can be one more than its classes. scaling: mean and std that the file
     stores without the rest of the preprocess. otherwise: the model as it takes images in another way
-    (`input_form`); which way is right, only labelled images show.
+    (`input_form`); which way is right, only labelled images show. normalized: the same with three channels that it
+    normalizes itself, so that it takes pixels from 0 to 1. by_channel: whether the file itself stores numbers for each
+    channel, those of the first of `normalized`.
     """
 
     model: FloatModel
@@ -63,6 +67,13 @@ class Loaded:
     width: int
     scaling: Preprocess | None = None
     otherwise: tuple[FloatModel, ...] = ()
+    normalized: tuple[FloatModel, ...] = ()
+    by_channel: bool = False
+
+    @property
+    def forms(self) -> Forms:
+        """Return every form of the model, among which labelled images decide."""
+        return Forms((self.model, *self.otherwise), self.normalized, by_channel=self.by_channel)
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,7 @@ class _Request:
     chosen: bool = False
     scaling: Preprocess | None = None
     unread: str = ""
+    by_channel: Channels | None = None
 
     def agreed(self, stored: Metadata) -> _Request:
         """Fill in from the file what the caller did not give; given values win, except for the data's classes."""
@@ -92,6 +104,7 @@ class _Request:
             preprocess=preprocess,
             scaling=stored.scaling,
             unread="" if preprocess else stored.unread,
+            by_channel=stored.by_channel,
         )
 
     @property
@@ -138,8 +151,11 @@ def load(
         ):
             loaded = opened(request)
         digest = _digest(path, kind)
-        every = [replace(each, checkpoint_sha256=digest) for each in (loaded.model, *loaded.otherwise)]
-        return replace(loaded, model=every[0], otherwise=tuple(every[1:]))
+        first, otherwise, normalized = (
+            tuple(replace(each, checkpoint_sha256=digest) for each in models_of)
+            for models_of in ((loaded.model,), loaded.otherwise, loaded.normalized)
+        )
+        return replace(loaded, model=first[0], otherwise=otherwise, normalized=normalized)
 
 
 def _locate(path_or_name: str) -> Path:
@@ -269,12 +285,15 @@ def _finish(request: _Request, module: nn.Module, notes: tuple[str, ...], kind: 
 
     module = module.eval().float()
     notes = (*notes, *bake(module))
-    found = []
-    for form in formed(module, str(request.path)):
+    free: list[FloatModel] = []
+    normalized: list[FloatModel] = []
+    for form in formed(module, str(request.path), request.by_channel):
         settled = settle_output(form.module, str(request.path), len(request.classes), request.label_offset)
         history = (*notes, *[form.note] * bool(form.note), *settled.notes)
-        found.append(TorchModel(**_facts(request, history, kind), module=settled.module))
-    return Loaded(found[0], request.preprocess is not None, settled.width, request.scaling, tuple(found[1:]))
+        facts = _facts(replace(request, unread="") if form.normalized else request, history, kind)
+        (normalized if form.normalized else free).append(TorchModel(**facts, module=settled.module))
+    loaded = Loaded(free[0], request.preprocess is not None, settled.width, request.scaling, tuple(free[1:]))
+    return replace(loaded, normalized=tuple(normalized), by_channel=request.by_channel is not None)
 
 
 def _facts(request: _Request, history: tuple[str, ...], kind: str) -> dict[str, Any]:
@@ -356,37 +375,19 @@ def settle(path_or_name: str, request: CheckpointRequest, data: Dataset | None, 
     if not wants_search:
         if not loaded.preprocess_known:
             raise PreprocessUnknown(f"{path_or_name} {_unknown_preprocess(loaded.scaling)}")
-        return Settled(_likelier(loaded, data, seed) if data else loaded.model, None)
+        return Settled(likelier(loaded.forms, _drawn(data, seed) if data else None), None)
     if data is None:
         raise PreprocessUnknown(
             f"{path_or_name} {_unknown_preprocess(loaded.scaling)}; finding it needs labelled training images: "
             "give --data with a train split"
         )
-    images, labels = _drawn(data, seed, SEARCH_IMAGES)
-    every = []
-    for model in (loaded.model, *loaded.otherwise):
-        finding = search(forward(model), images, labels, classes=model.classes, stored=loaded.scaling)
-        history = (*model.history, f"preprocess {finding.sentence()}")
-        every.append(Settled(replace(model, preprocess=finding.winner, history=history), finding))
-    return max(every, key=lambda settled: settled.finding.accuracy if settled.finding else 0.0)
+    model, finding = found(loaded.forms, _drawn(data, seed), loaded.scaling)
+    return Settled(replace(model, history=(*model.history, f"preprocess {finding.sentence()}")), finding)
 
 
-def _drawn(data: Dataset, seed: int, most: int) -> tuple[Images, Labels]:
-    chosen = np.random.default_rng(seed).permutation(len(data))[:most]
+def _drawn(data: Dataset, seed: int) -> tuple[Images, Labels]:
+    chosen = np.random.default_rng(seed).permutation(len(data))[:SEARCH_IMAGES]
     return data.images[chosen], data.labels[chosen]
-
-
-def _likelier(loaded: Loaded, data: Dataset, seed: int) -> FloatModel:
-    """Return the model as it takes images in the way in which it reads most of them right."""
-    if not loaded.otherwise:
-        return loaded.model
-    images, labels = _drawn(data, seed, SEARCH_IMAGES)
-
-    def right(model: FloatModel) -> int:
-        logits = forward(model)(model.preprocess.apply(images))
-        return int((logits.argmax(1) - model.preprocess.label_offset == labels).sum())
-
-    return max((loaded.model, *loaded.otherwise), key=right)
 
 
 def _unknown_preprocess(scaling: Preprocess | None) -> str:

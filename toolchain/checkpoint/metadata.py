@@ -33,6 +33,7 @@ _NUMBERS_BY_NAME = ("class_to_idx", "label2id")
 """Where training scripts store the names of their classes: in a list or by number, and the numbers by name."""
 _DEEPEST = 4
 _CHANNELS = 4
+_COLOURS = 3
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Metadata:
 
     options: arguments of one of our models. scaling: mean and std that another program stored, where there is no
     preprocess of ours (`scaling_in`). unread: a note on a mean or std of such a program that cannot be used. names: of
-    the columns, where such a program stored them.
+    the columns, where such a program stored them. by_channel: means and standard deviations that it stored for three
+    channels, of pixels from 0 to 1; a model of three channels can use them.
     """
 
     model: str | None = None
@@ -51,6 +53,7 @@ class Metadata:
     scaling: Preprocess | None = None
     unread: str = ""
     names: tuple[str, ...] = ()
+    by_channel: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
 
 def metadata_of(facts: Mapping[str, Any]) -> Metadata:
@@ -69,7 +72,9 @@ def metadata_of(facts: Mapping[str, Any]) -> Metadata:
 
 def _foreign(facts: Mapping[Any, Any]) -> Metadata:
     scaling = scaling_in(facts)
-    return Metadata(scaling=scaling, unread="" if scaling else _unread_in(facts))
+    if scaling:
+        return Metadata(scaling=scaling)
+    return Metadata(unread=_unread_in(facts), by_channel=_by_channel_in(facts))
 
 
 def names_in(facts: Mapping[Any, Any], depth: int = 0) -> tuple[str, ...]:
@@ -197,6 +202,20 @@ def _nested(facts: Mapping[Any, Any], depth: int) -> Iterator[Mapping[Any, Any]]
     """Yield the mappings in a mapping, but not those of a state_dict, whose layers may have any name."""
     if depth < _DEEPEST and not any(getattr(value, "ndim", 0) > 1 for value in facts.values()):
         yield from (value for value in facts.values() if isinstance(value, Mapping))
+
+
+def _by_channel_in(facts: Mapping[Any, Any], depth: int = 0) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return the first means and standard deviations of three channels among facts, None without any."""
+    pairs = [(_first(facts, _MEAN), _first(facts, _STD))]
+    for key, value in facts.items():
+        if _PAIR.match(str(key)) and isinstance(value, (list, tuple)) and len(value) == 2:
+            pairs.append((value[0], value[1]))
+    for mean, std in pairs:
+        means, stds = _numbers(mean), _numbers(std)
+        if len(means) == len(stds) == _COLOURS and min(stds) > 0:
+            by = 255 if max(*map(abs, means), *stds) > 1 else 1
+            return tuple(value / by for value in means), tuple(value / by for value in stds)
+    return next(filter(None, (_by_channel_in(inner, depth + 1) for inner in _nested(facts, depth))), None)
 
 
 def _unread_in(facts: Mapping[Any, Any], depth: int = 0) -> str:

@@ -42,10 +42,21 @@ _LOWEST_LIKELIHOOD = -20.0
 _TEMPERATURES = np.geomspace(0.1, 1000, 41)
 
 
-def _candidates() -> Iterable[Preprocess]:
+SCALINGS = (*(Preprocess(scale="0-1", mean=mean, std=std) for mean, std in NORMALISATIONS), Preprocess(scale="0-255"))
+
+
+class PreprocessTied(PreprocessUnknown):
+    """The images do not decide between several ways to take them; `accuracy` is that of the best of them."""
+
+    def __init__(self, message: str, accuracy: float) -> None:
+        """Message: one line. accuracy: 0 to 1."""
+        super().__init__(message)
+        self.accuracy = accuracy
+
+
+def _candidates(scalings: Iterable[Preprocess]) -> Iterable[Preprocess]:
     """Yield every plausible Preprocess with label offset 0, the likeliest first."""
-    plain = [Preprocess(scale="0-1", mean=mean, std=std) for mean, std in NORMALISATIONS] + [Preprocess(scale="0-255")]
-    for scaling, invert, orientation in product(plain, (False, True), ORIENTATIONS):
+    for scaling, invert, orientation in product(scalings, (False, True), ORIENTATIONS):
         yield replace(scaling, invert=invert, orientation=orientation)
 
 
@@ -222,16 +233,18 @@ def search(
     classes: tuple[str, ...],
     likely: Preprocess | None = None,
     stored: Preprocess | None = None,
+    scalings: Iterable[Preprocess] = SCALINGS,
 ) -> PreprocessFinding:
     """Find the Preprocess under which `run` classifies the images best.
 
     run: float32 [N, 1, 28, 28] to logits [N, len(classes) or one more]. images: uint8 [N, 28, 28], upright, in
     random order; 32 are tried under every candidate, more only under those still close. labels: int64 [N]. likely: of
     a file that this one is to replace; its scaling is used unless another is significantly more accurate. stored: of
-    the checkpoint itself; its scaling is tried too, and used unless another is significantly likelier.
+    the checkpoint itself; its scaling is tried too, and used unless another is significantly likelier. scalings: those
+    that are tried in every orientation.
 
-    Raises PreprocessUnknown on fewer than 50 images, when the best is near chance, and on a tie of anything but mean
-    and std, which it lists.
+    Raises PreprocessUnknown on fewer than 50 images, when the best is near chance, and PreprocessTied on a tie of
+    anything but mean and std, which it lists.
     """
     if len(images) < LEAST_IMAGES:
         raise PreprocessUnknown(
@@ -239,7 +252,7 @@ def search(
         )
     labelled = LabelledRun(run, images, labels, len(classes))
     tried: dict[Preprocess, PreprocessTrial] = {}
-    remaining = list(_candidates())
+    remaining = list(_candidates(scalings))
     for known in filter(None, (likely, stored)):
         remaining = list(dict.fromkeys([*remaining, *(_scaled_as(known, candidate) for candidate in remaining)]))
     for count in (*ROUNDS, len(images)):
@@ -268,12 +281,13 @@ def _refuse_chance(best: PreprocessTrial, classes: tuple[str, ...], labels: Labe
 def _still_open(trials: list[PreprocessTrial], most: int) -> list[Preprocess]:
     """Return the candidates that the best has not beaten yet, `most` at most, and the best of another reading."""
     best = trials[0]
-    close = [trial for trial in trials if not _reads_more(best, trial)]
+    close = [trial for trial in trials if not reads_more(best, trial)]
     other = [trial for trial in trials if trial.reading != best.reading]
     return list(dict.fromkeys(trial.preprocess for trial in (*close[:most], *other[:1])))
 
 
-def _reads_more(better: PreprocessTrial, worse: PreprocessTrial) -> bool:
+def reads_more(better: PreprocessTrial, worse: PreprocessTrial) -> bool:
+    """Return whether `better` has significantly more of the same images right."""
     from scipy.special import bdtrc  # scipy.stats takes a second to import
 
     gained = int((better.correct & ~worse.correct).sum())
@@ -305,7 +319,7 @@ def _nearly_same(trial: PreprocessTrial, other: PreprocessTrial) -> bool:
 def _scalings(trials: list[PreprocessTrial]) -> list[PreprocessTrial]:
     """Return the trials of the best reading that its best trial does not beat in accuracy, the likeliest first."""
     best = trials[0]
-    close = [trial for trial in trials if trial.reading == best.reading and not _reads_more(best, trial)]
+    close = [trial for trial in trials if trial.reading == best.reading and not reads_more(best, trial)]
     likeliest = max(trial.rank[1] for trial in close)
     # Where tempered likelihoods are equal, the raw ones show which contrast the model was trained with.
     tied = [trial for trial in close if likeliest - trial.rank[1] <= 0.002]
@@ -318,7 +332,7 @@ def _reading_ties(trials: list[PreprocessTrial]) -> list[PreprocessTrial]:
     best = trials[0]
     tied: dict[Reading, PreprocessTrial] = {}
     for trial in trials:
-        if trial.reading != best.reading and not _reads_more(best, trial):
+        if trial.reading != best.reading and not reads_more(best, trial):
             tied.setdefault(trial.reading, trial)
     return list(tied.values())
 
@@ -352,9 +366,8 @@ def _finding(
     others = [trial for trial in scalings if trial is not winner]
     ties = [trial for trial in others if not (known or _nearly_same(winner, trial) or _likelier(winner, trial))]
     if readings or any(trial.preprocess.scale != winner.preprocess.scale for trial in ties):
-        raise PreprocessUnknown(
-            tie_message([trial.preprocess for trial in (winner, *(readings or ties))], len(winner.correct))
-        )
+        tied = [trial.preprocess for trial in (winner, *(readings or ties))]
+        raise PreprocessTied(tie_message(tied, len(winner.correct)), winner.accuracy)
     table = sorted(tried, key=lambda trial: (len(trial.correct), *trial.rank), reverse=True)
     runner_up = next(trial for trial in table if trial.reading != winner.reading)
     rows = tuple(Tried(t.preprocess, t.accuracy, float(t.likelihood.mean()), len(t.correct)) for t in table)

@@ -45,6 +45,12 @@ def larger(images: Any, way: str) -> Any:
     return torch.nn.functional.interpolate(images, (32, 32), mode="bilinear")
 
 
+def normalized(images: Any, means: Any = (0.485, 0.456, 0.406), stds: Any = (0.229, 0.224, 0.225)) -> Any:
+    """Return images as three channels, normalized as those of ImageNet are, or by other numbers."""
+    means, stds = (torch.tensor(numbers).reshape(1, 3, 1, 1) for numbers in (means, stds))
+    return (images.repeat(1, 3, 1, 1) - means) / stds
+
+
 FORMS: dict[str, tuple[str, Any, str]] = {
     "flat": ("Flat()", lambda x: x.flatten(1), "takes 784 values: images are flattened inside"),
     "three": ("Conv(3)", lambda x: x.repeat(1, 3, 1, 1), "the weights of its first layer are summed"),
@@ -55,6 +61,17 @@ FORMS: dict[str, tuple[str, Any, str]] = {
         "Conv(3, 32)",
         lambda x: larger(x, "resized").repeat(1, 3, 1, 1),
         "takes 32x32 pixels of three channels: images are resized inside",
+    ),
+    "imagenet": (
+        "Conv(3)",
+        normalized,
+        "repeated and normalized inside, by ImageNet's mean 0.485, 0.456, 0.406 and std 0.229, 0.224, 0.225",
+    ),
+    "imagenet32": (
+        "Conv(3, 32)",
+        lambda x: normalized(larger(x, "resized")),
+        "images are resized, repeated and normalized inside, by ImageNet's mean 0.485, 0.456, 0.406 and std 0.229, "
+        "0.224, 0.225",
     ),
 }
 
@@ -112,6 +129,41 @@ def test_without_images_nobody_can_tell_padded_from_resized(folder: Path) -> Non
     assert "takes 32x32 pixels: images are resized inside" in known.model.history
 
 
+def test_numbers_of_each_channel_that_the_checkpoint_stores_are_taken(folder: Path, tmp_path: Path) -> None:
+    from targets.preprocess import Preprocess
+
+    means, stds = (0.1, 0.6, 0.9), (0.5, 0.2, 0.6)
+    state = torch.load(folder / "three.pt")
+    # A network that was trained on equal channels, as one that wants them as these numbers make them.
+    weight = state["conv.weight"]
+    scales, shift = torch.tensor(stds).reshape(1, 3, 1, 1), torch.tensor(means).reshape(1, 3, 1, 1)
+    state["conv.bias"] = state["conv.bias"] + (weight * shift).sum((1, 2, 3))
+    state["conv.weight"] = weight * scales
+    path, source = tmp_path / "own.pt", f"{folder}/net.py:Conv(3)"
+    torch.save({"state_dict": state, "config": {"mean": [25.5, 153, 229.5], "std": [127.5, 51, 153]}}, path)
+    data = load_images("builtin:digits", "train")
+    known = CheckpointRequest(model=source, preprocess=Preprocess(), classes=tuple("0123456789"))
+    three = settle(str(folder / "three.pt"), CheckpointRequest(model=source), data).model
+    images = np.asarray(data.images[:50, None] / np.float32(255))
+    for settled in (settle(str(path), CheckpointRequest(model=source), data), settle(str(path), known, None)):
+        assert any("by the checkpoint's mean 0.1, 0.6, 0.9 and std 0.5, 0.2" in line for line in settled.model.history)
+        assert not any("not taken" in line for line in settled.model.history)
+        assert np.allclose(forward(settled.model)(images), forward(three)(images), atol=1e-3)
+
+
+def test_a_preprocess_from_options_is_kept_unless_the_images_speak_against_it(folder: Path) -> None:
+    from targets.preprocess import Preprocess
+
+    data = load_images("builtin:digits", "train")
+    for name, inside in (("imagenet", True), ("three", False)):
+        request = CheckpointRequest(model=f"{folder}/net.py:Conv(3)", preprocess=Preprocess())
+        history = settle(str(folder / f"{name}.pt"), request, data).model.history
+        assert any("normalized inside" in line for line in history) is inside
+    request = CheckpointRequest(model=f"{folder}/net.py:Conv(3)", preprocess=Preprocess(mean=0.45, std=0.225))
+    settled = settle(str(folder / "imagenet.pt"), request, data)
+    assert any("are summed" in line for line in settled.model.history)
+
+
 def test_other_sizes_are_refused_with_what_was_tried(folder: Path) -> None:
     data = load_images("builtin:digits", "train")
     path = folder / "large.pt"
@@ -123,7 +175,7 @@ def test_other_sizes_are_refused_with_what_was_tried(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["three", "resized"])
+@pytest.mark.parametrize("name", ["three", "imagenet", "resized"])
 def test_from_the_file_to_the_gate(name: str, folder: Path, tmp_path: Path, glyphpress: Any) -> None:
     call = FORMS[name][0]
     words = ("--data", "builtin:digits", "--recipe", "static-int8", "--policy", "smoke", "--seconds", "0.1s")
