@@ -187,6 +187,10 @@ class Dataset:
         indices, labels = of_classes(self.labels, self.classes, classes, origin)
         return Dataset.of(_subset(self.images, indices), labels, classes, origin, self.split)
 
+    def in_order(self, classes: tuple[str, ...]) -> Dataset:
+        """Return it labelled in this order of its classes; itself where they are others, or in this order already."""
+        return self.choose(classes) if sorted(classes) == sorted(self.classes) else self
+
     def in_memory(self) -> Dataset:
         """Return it with all images in memory, for repeated access in random order."""
         return self if isinstance(self.images, np.ndarray) else replace(self, images=self.images[:])

@@ -15,6 +15,7 @@ from toolchain.checkpoint.preprocess_search import (
     PreprocessTied,
     PreprocessTrial,
     larger_p_value,
+    options_of,
     reads_more,
     search,
 )
@@ -111,3 +112,10 @@ def _trial(model: FloatModel, drawn: tuple[Images, Labels]) -> PreprocessTrial:
     """Return a model's answers on all images under its own preprocess."""
     run = LabelledRun(forward(model), *drawn, len(model.classes))
     return run.at([model.preprocess], len(drawn[0]), every_offset=False)[0]
+
+
+def unknown_preprocess(scaling: Preprocess | None) -> str:
+    """Return that a file does not say how it wants images, with options. scaling: the mean and std that it stores."""
+    options = options_of(scaling or Preprocess())
+    stored = f" beside mean {scaling.mean:g} and std {scaling.std:g}" if scaling else ""
+    return f"does not say how it wants images{stored}; give it with options, such as {options}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibration.spec import with_classes
+from calibration.spec import classes_text, with_classes
 from targets.artifact import file_sha256
 from targets.errors import translated
 from targets.preprocess import Preprocess
@@ -20,7 +20,7 @@ from toolchain.checkpoint import torch_files
 from toolchain.checkpoint.computed_weights import bake
 from toolchain.checkpoint.file_arguments import build_and_fit
 from toolchain.checkpoint.float_model import FloatModel, OnnxModel, Range, TorchModel, settle_output
-from toolchain.checkpoint.form_choice import Forms, found, likelier
+from toolchain.checkpoint.form_choice import Forms, found, likelier, unknown_preprocess
 from toolchain.checkpoint.kinds import KIND_NAMES, kind_name, kind_of, refuse_quantized_pickle
 from toolchain.checkpoint.metadata import (
     Metadata,
@@ -32,7 +32,7 @@ from toolchain.checkpoint.metadata import (
     read_values,
 )
 from toolchain.checkpoint.onnx_normal import normalise
-from toolchain.checkpoint.preprocess_search import SEARCH_IMAGES, PreprocessFinding, options_of
+from toolchain.checkpoint.preprocess_search import SEARCH_IMAGES, PreprocessFinding
 from toolchain.checkpoint.source import ModelSource, parse_source
 from toolchain.checkpoint.state import class_name, fit_state, modules_in, preferred, tensors_in
 from toolchain.core.errors import CheckpointError, OptionNeeded, PreprocessUnknown, UsageProblem
@@ -89,6 +89,7 @@ class _Request:
     scaling: Preprocess | None = None
     unread: str = ""
     by_channel: Channels | None = None
+    reordered: str = ""
 
     def agreed(self, stored: Metadata) -> _Request:
         """Fill in from the file what the caller did not give; given values win, except for the data's classes."""
@@ -97,9 +98,12 @@ class _Request:
                 f"{self.path} holds the weights of a {stored.model}, not of a {self.reference_name}; leave --model out"
             )
         preprocess = self.preprocess or stored.preprocess
+        classes = agreed_classes(self.classes, stored.classes, self.path, chosen=self.chosen, names=stored.names)
+        reordered = self.classes and sorted(classes) == sorted(self.classes) and classes != self.classes
         return replace(
             self,
-            classes=agreed_classes(self.classes, stored.classes, self.path, chosen=self.chosen, names=stored.names),
+            classes=classes,
+            reordered=f"its columns are in its own order, not the data's: {classes_text(classes)}" if reordered else "",
             reference_name=self.reference_name or (None if self.source else stored.model),
             preprocess=preprocess,
             scaling=stored.scaling,
@@ -307,7 +311,7 @@ def _facts(request: _Request, history: tuple[str, ...], kind: str) -> dict[str, 
         "preprocess": replace(request.preprocess or Preprocess(), layout="NCHW"),
         "classes": request.classes,
         "checkpoint_sha256": "",
-        "history": (*history, *filter(None, (request.unread,))),
+        "history": (*history, *filter(None, (request.reordered, request.unread))),
     }
 
 
@@ -351,7 +355,8 @@ class Settled:
 def settle(path_or_name: str, request: CheckpointRequest, data: Dataset | None, *, seed: int = 0) -> Settled:
     """Load a checkpoint and settle its preprocess, if necessary by a search on up to 1500 of the data's images.
 
-    If the request names classes, only images of those are used.
+    If the request names classes, only images of those are used. The model's classes are in the order of its columns,
+    which may be another than the data's: train it on `data.in_order(model.classes)`.
 
     Raises what `load` and `search` raise, and PreprocessUnknown when the preprocess is unknown and there is no data.
     """
@@ -366,6 +371,7 @@ def settle(path_or_name: str, request: CheckpointRequest, data: Dataset | None, 
         weights=request.weights,
         chosen=bool(request.classes),
     )
+    data = data and data.in_order(loaded.model.classes)
     if loaded.otherwise and data is None:
         raise CheckpointError(
             f"{path_or_name} takes 32x32 pixels, to which images may be padded or resized; labelled training images "
@@ -374,11 +380,11 @@ def settle(path_or_name: str, request: CheckpointRequest, data: Dataset | None, 
     wants_search = not loaded.preprocess_known if request.search is None else request.search
     if not wants_search:
         if not loaded.preprocess_known:
-            raise PreprocessUnknown(f"{path_or_name} {_unknown_preprocess(loaded.scaling)}")
+            raise PreprocessUnknown(f"{path_or_name} {unknown_preprocess(loaded.scaling)}")
         return Settled(likelier(loaded.forms, _drawn(data, seed) if data else None), None)
     if data is None:
         raise PreprocessUnknown(
-            f"{path_or_name} {_unknown_preprocess(loaded.scaling)}; finding it needs labelled training images: "
+            f"{path_or_name} {unknown_preprocess(loaded.scaling)}; finding it needs labelled training images: "
             "give --data with a train split"
         )
     model, finding = found(loaded.forms, _drawn(data, seed), loaded.scaling)
@@ -388,9 +394,3 @@ def settle(path_or_name: str, request: CheckpointRequest, data: Dataset | None, 
 def _drawn(data: Dataset, seed: int) -> tuple[Images, Labels]:
     chosen = np.random.default_rng(seed).permutation(len(data))[:SEARCH_IMAGES]
     return data.images[chosen], data.labels[chosen]
-
-
-def _unknown_preprocess(scaling: Preprocess | None) -> str:
-    options = options_of(scaling or Preprocess())
-    stored = f" beside mean {scaling.mean:g} and std {scaling.std:g}" if scaling else ""
-    return f"does not say how it wants images{stored}; give it with options, such as {options}"

@@ -152,10 +152,12 @@ def agreed_classes(
 ) -> tuple[str, ...]:
     """Return the classes that both sides name.
 
-    Raises CheckpointError when they differ, ClassesUnknown when neither names any.
+    The same names in another order are taken in that of the file, which says what its columns are.
 
-    chosen: `given` comes from --classes, so it wins over other names in the file; the order of the same names is always
-    the file's. names: of another program, which count where nothing else is known, or for the order of the same names.
+    Raises CheckpointError when they differ otherwise, ClassesUnknown when neither names any.
+
+    chosen: `given` comes from --classes, so it wins over other names in the file, and its order must be that of the
+    file. names: of another program, which count where nothing else is known, or for the order of the same names.
     """
     if names and not stored and (not given or set(names) == set(given)):
         stored = names
@@ -165,6 +167,8 @@ def agreed_classes(
         )
     if not given or not stored or given == stored:
         return given or stored
+    if not chosen and sorted(given) == sorted(stored):
+        return stored
     if chosen and not set(given) <= set(stored):
         return given
     rename_hint = (

@@ -66,11 +66,11 @@ def _compressed(
 ) -> Compressed:
     images = train_split(request.data(data), context.data_root, f"{step.kind} needs training images")
     settled = settle(checkpoint, request, images, seed=context.seed)
+    images = images.in_order(settled.model.classes)
     changed = step.apply(settled.model, StepContext(context, images, settled.model))
     test = load_or_why(request.data(data), "test", context.data_root)
-    compared, chance = _compare_models(
-        settled.model, changed, test if isinstance(test, Dataset) else images, context.seed
-    )
+    judging = test.in_order(settled.model.classes) if isinstance(test, Dataset) else images
+    compared, chance = _compare_models(settled.model, changed, judging, context.seed)
     warning = _chance_warning(output, step, compared, chance)
     digest = save_program(changed, output, compared=asdict(compared), force=context.force)
     return Compressed(replace(changed, checkpoint_sha256=digest, origin_sha256=changed.root_sha256), compared, warning)
@@ -116,7 +116,7 @@ def sensitivity_of(
     settled = settle(checkpoint, request, images, seed=context.seed)
     return sensitivity(
         settled.model,
-        images,
+        images.in_order(settled.model.classes),
         method=method,
         importance=importance,
         round_to=round_to,

@@ -69,6 +69,7 @@ def _press(request: PressRequest, out: Path, context: RunContext) -> Report:
         folder = PressFolder(path, out, Path(scratch))
         images = PressImages.load(request, context)
         settled = _settled(request, images, context)
+        images = images.in_order(settled.model.classes)
         if any(recipe.needs_training for recipe in request.recipes):
             _refuse_untaught(request.policy, settled.model, images.test)
         request, notes = request.for_model(settled.model)

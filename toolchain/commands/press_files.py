@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
@@ -62,6 +62,11 @@ class PressImages:
         images = cls(training, test, {})
         calibrations = {size: draw(images.train, size, seed=context.seed, exclude=test, at_most=True) for size in sizes}
         return cls(training, test, calibrations)
+
+    def in_order(self, classes: tuple[str, ...]) -> PressImages:
+        """Return the images labelled in the order of a model's classes; calibration asks for no labels."""
+        training = None if isinstance(self.training, DataNotFound) else self.training.in_order(classes)
+        return replace(self, training=training or self.training, test=self.test.in_order(classes))
 
     @property
     def train(self) -> Dataset:

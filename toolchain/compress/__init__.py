@@ -6,6 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
+from calibration.spec import classes_text
 from toolchain.core.errors import CheckpointError, OptionNeeded, UsageProblem
 from toolchain.core.settings import Step
 
@@ -50,13 +51,19 @@ class StepContext:
         from toolchain.checkpoint import CheckpointRequest, settle
 
         try:
-            return settle(checkpoint, CheckpointRequest(), self.train, seed=self.run.seed).model
+            teacher = settle(checkpoint, CheckpointRequest(), self.train, seed=self.run.seed).model
         except OptionNeeded as error:
             fix = "a teacher takes no such option, so give the .onnx that `glyphpress export` makes of it with that"
             raise CheckpointError(f"teacher: {error}; {fix}") from error
         except (CheckpointError, UsageProblem) as error:
             error.args = (f"teacher: {error}",)
             raise
+        if teacher.classes != self.original.classes:
+            raise CheckpointError(
+                f"teacher: {checkpoint} has the classes in another order than {self.original.name}; give one that was "
+                f"trained with --classes {classes_text(self.original.classes)}"
+            )
+        return teacher
 
 
 class ModelStep(Step):

@@ -19,7 +19,7 @@ from calibration.dataset import Dataset, chunks
 from targets.session import Session
 from toolchain.core.context import Progress, silent
 from toolchain.evaluation.compare import Answers
-from toolchain.evaluation.evaluate import check_classes
+from toolchain.evaluation.evaluate import columns_of
 
 _BATCH = 256
 
@@ -61,7 +61,6 @@ def answers_under(
 
     Raises EvidenceError if the data set has other classes than the file, and RunFailed from the session.
     """
-    check_classes(session.artifact.path.name, session.artifact.classes, dataset)
     return tuple(_read_damaged(kind, stress, session, dataset, progress) for kind in dict.fromkeys(stress.kinds))
 
 
@@ -70,10 +69,11 @@ def _read_damaged(kind: str, stress: Damage, session: Session, dataset: Dataset,
     strengths = strengths_in_turn(dataset.images, dataset.labels, kind, stress.seed, in_turn(stress))
     answers = np.empty(count, np.int64)
     digest = hashlib.sha256()
+    columns = columns_of(session.artifact.path.name, session.artifact.classes, dataset)
     for chunk in chunks(count, _BATCH):
         damaged = damage(dataset.images[chunk], kind, strengths[chunk], stress.seed)
         digest.update(damaged.data)
-        answers[chunk] = session.run(damaged).argmax(axis=1)
+        answers[chunk] = session.run(damaged)[:, columns].argmax(axis=1)
         progress(f"stress {kind}", chunk.stop, count)
     return StressAnswers(kind, stress.seed, strengths, answers, digest.hexdigest())
 

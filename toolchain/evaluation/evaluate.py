@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from calibration.dataset import Dataset, Labels, chunks
 from calibration.idx import announced_bytes, unpacks_to_too_much
 from calibration.sample import image_hashes
-from calibration.spec import advice, classes_text
+from calibration.spec import advice
 from glyphpress.registry import Plugin, loaded
 from targets.errors import ArtifactError
 from targets.host.text import json_value
@@ -203,16 +203,18 @@ def distinct_rows(sample_ids: NDArray[np.bytes_], rank: NDArray[Any]) -> NDArray
 def evaluate(session: Session, dataset: Dataset, *, batch: int = 256, progress: Progress = silent) -> Evaluation:
     """Run the opened file on every image of a data set.
 
+    Classes are matched by their names (`columns_of`); the logits have the order of the data set.
+
     Raises EvidenceError for a data set without images or with other classes than the artifact's (`check_classes`).
     The session raises RunFailed when the runtime fails or returns NaN or infinity.
     """
     artifact, count = session.artifact, len(dataset)
-    check_classes(artifact.path.name, artifact.classes, dataset)
+    columns = columns_of(artifact.path.name, artifact.classes, dataset)
     logits = np.empty((count, len(dataset.classes)), dtype=np.float32)
     sample_ids = np.empty(count, "S32")
     for part in chunks(count, batch):
         images = dataset.images[part]
-        logits[part], sample_ids[part] = session.run(images), image_hashes(images)
+        logits[part], sample_ids[part] = session.run(images)[:, columns], image_hashes(images)
         progress(f"evaluate {artifact.path.name}", part.stop, count)
     return Evaluation(
         artifact=artifact.path.name,
@@ -231,8 +233,19 @@ def evaluate(session: Session, dataset: Dataset, *, batch: int = 256, progress: 
     )
 
 
+def columns_of(name: str, classes: tuple[str, ...], dataset: Dataset) -> NDArray[np.int64] | slice:
+    """Return where the classes of a data set stand in the answers of a model that names its classes in another order.
+
+    It is an index of columns. Raises as `check_classes` does.
+    """
+    check_classes(name, classes, dataset)
+    if classes == dataset.classes or set(classes) != set(dataset.classes):
+        return slice(None)
+    return np.array([classes.index(label) for label in dataset.classes], np.int64)
+
+
 def check_classes(name: str, classes: tuple[str, ...], dataset: Dataset) -> None:
-    """Raise EvidenceError unless the model's classes are the data set's, in order; it names the first difference.
+    """Raise EvidenceError unless the model's classes are the data set's; it names the first difference.
 
     EMNIST's letters merge both cases, so models name them `A` or `a`: case is ignored if neither side has a letter in
     both cases.
@@ -240,7 +253,7 @@ def check_classes(name: str, classes: tuple[str, ...], dataset: Dataset) -> None
     ours, theirs = classes, dataset.classes
     ours_folded, theirs_folded = ([label.casefold() for label in side] for side in (ours, theirs))
     unambiguous = len(set(ours_folded)) == len(ours)
-    if ours == theirs or (unambiguous and ours_folded == theirs_folded):
+    if sorted(ours) == sorted(theirs) or (unambiguous and ours_folded == theirs_folded):
         return
     if len(ours) != len(theirs):
         chosen = "[" in dataset.origin and set(theirs) < set(ours)
@@ -249,13 +262,9 @@ def check_classes(name: str, classes: tuple[str, ...], dataset: Dataset) -> None
             f"{name} reads {counted(len(ours), 'class', 'classes')}, {dataset.origin} has {len(theirs)}; {fix}"
         )
     k = next(i for i, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
-    difference, fix = "different classes", "give the data it was trained for"
-    if sorted(ours) == sorted(theirs):
-        difference = "the same classes in another order"
-        fix = f"give the data in its order with --classes {classes_text(ours)}"
     raise EvidenceError(
-        f"{name} and {dataset.origin} have {difference}: class {k} is '{ours[k]}' in the model, '{theirs[k]}' in the "
-        f"data; {fix}, or export it again with its own classes"
+        f"{name} and {dataset.origin} have different classes: class {k} is '{ours[k]}' in the model, '{theirs[k]}' in "
+        "the data; give the data it was trained for, or export it again with its own classes"
     )
 
 

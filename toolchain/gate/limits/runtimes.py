@@ -25,7 +25,7 @@ from toolchain.core.context import Progress, silent
 from toolchain.core.errors import EvidenceError
 from toolchain.core.json_codec import ByItself, Count
 from toolchain.evaluation.compare import ComparedFiles
-from toolchain.evaluation.evaluate import Evaluation, check_classes
+from toolchain.evaluation.evaluate import Evaluation, columns_of
 from toolchain.gate.candidate import Sources
 from toolchain.gate.limit import MOST, Limit, LimitDefinition, Measure, Part, Verdict, side, within
 from toolchain.stats.decision import Outcome
@@ -175,7 +175,7 @@ def _check_same(artifact: Artifact, evaluation: Evaluation, dataset: Dataset) ->
             f"{artifact.path.name} on {dataset.origin} is not what was evaluated ({evaluation.artifact} on "
             f"{evaluation.origin}); evaluate it again"
         )
-    check_classes(artifact.path.name, artifact.classes, dataset)
+    columns_of(artifact.path.name, artifact.classes, dataset)
 
 
 def _planned(limit: RuntimesLimit, artifact: Artifact, evaluation: Evaluation) -> Iterator[tuple[Target, Place | None]]:
@@ -221,7 +221,9 @@ def _read(target: Target, artifact: Artifact, evaluation: Evaluation, dataset: D
 def _logits(
     target: Target, artifact: Artifact, dataset: Dataset, progress: Progress
 ) -> tuple[RuntimeFacts, NDArray[np.float32]]:
-    """Return float32 logits [N, K], read by as many sessions of one thread as there are cores.
+    """Return float32 logits [N, K] in the order of the data set.
+
+    They are read by as many sessions of one thread as there are cores.
 
     The reference kernels of LiteRT know no threads (5.5 ms an image for `cnn-small` in float), and every runtime
     lets go of Python's lock while it infers. Sessions are opened one after another: opening silences descriptor 2.
@@ -252,7 +254,7 @@ def _logits(
                 logits[done : done + len(answers)] = answers
                 done += len(answers)
                 progress(f"{artifact.path.name} on {target.name}", done, len(dataset))
-    return sessions[0].facts, logits
+    return sessions[0].facts, logits[:, columns_of(artifact.path.name, artifact.classes, dataset)]
 
 
 def _collect(limit: RuntimesLimit, sources: Sources) -> tuple[Place, ...]:
