@@ -20,6 +20,7 @@ TABLES = {
     "toolchain/checkpoint/load.py": "what opens a file as a float model",
     "toolchain/export/__init__.py": "what makes a float file of a model",
     "toolchain/quantize/schemes.py": "what makes a quantized file of a float one",
+    "toolchain/commands/snippet.py": "the package that runs it, in each language",
 }
 """Modules that declare something for each format; all others ask the format."""
 

@@ -48,7 +48,7 @@ SCALINGS = (*(Preprocess(scale="0-1", mean=mean, std=std) for mean, std in NORMA
 class PreprocessTied(PreprocessUnknown):
     """The images do not decide between several ways to take them; `accuracy` is that of the best of them."""
 
-    def __init__(self, message: str, accuracy: float) -> None:
+    def __init__(self, message: str, accuracy: float = 0.0) -> None:
         """Message: one line. accuracy: 0 to 1."""
         super().__init__(message)
         self.accuracy = accuracy

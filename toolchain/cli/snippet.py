@@ -37,7 +37,7 @@ def snippet(*, file: Path, language: str | None, output: Path | None, context: R
       glyphpress snippet out/static-int8.tflite > out/read.py
       glyphpress snippet out/static-int8.onnx --for javascript -o out/read.mjs
       glyphpress snippet out/static-int8.onnx --for c++ -o out/read.cpp
-      glyphpress snippet out/static-int8.tflite --for java-android > GlyphReader.java
+      glyphpress snippet static-int8.tflite --for java-android > GlyphReader.java
     """
     from toolchain.commands.snippet import language_for
     from toolchain.commands.snippet import snippet as program
