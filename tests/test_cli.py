@@ -514,6 +514,7 @@ DOCUMENTED = {
     "ClassesUnknown": 3,
     "OptionNeeded": 3,
     "PreprocessUnknown": 3,
+    "PreprocessTied": 3,
     **dict.fromkeys(("UsageProblem", "PolicyError", "UnknownData", "UnknownTarget"), 2),
     **dict.fromkeys(("DataError", "DataNotFound", "CorruptData", "EmptyData", "TestLeak", "DownloadFailed"), 3),
     **dict.fromkeys(("TargetError", "ArtifactError", "RunFailed", "Misplaced", "ConnectionLost"), 3),

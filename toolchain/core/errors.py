@@ -6,6 +6,7 @@ GlyphpressError                          exit
 │   ├── OptionNeeded                     3   one that only --model or --trust-pickle loads
 │   ├── ClassesUnknown                   3   neither file nor options say which classes a model reads
 │   └── PreprocessUnknown                3   neither file nor images say how a model wants its images
+│       └── PreprocessTied               3   the images do not decide between several ways
 ├── StageError                           3   a stage (train, prune, quantize ...) could not finish
 │   ├── ParityError                      3   a converted file differs from the model it was made from
 │   └── TaintedRun                       3   the machine was busy while timing, and --strict refuses that
