@@ -19,7 +19,7 @@ from typing import Any
 import rich_click as click
 
 from toolchain.cli.help import EXIT_CODES
-from toolchain.cli.help_page import panel_of
+from toolchain.cli.help_page import sections
 from toolchain.cli.main import glyphpress
 
 POLICIES = ("smoke", "default", "strict")
@@ -133,16 +133,11 @@ def _help(context: click.Context) -> str:
     if example:
         parts.append(f"```sh\n{inspect.cleandoc(example)}\n```")
     parts.append(f"Usage: `{usage}`")
-    own: dict[str, list[str]] = {}
-    for option in context.command.get_params(context):
-        # These three say the same everywhere: the page has them once.
-        if isinstance(option, click.Option) and option.name not in {"help", "quiet", "verbose"}:
-            title = panel_of(option)
-            if record := option.get_help_record(context):
-                own.setdefault(title, []).append(f"`{record[0]}`\n:   {_prose(record[1])}\n")
-    for title, entries in own.items():
-        parts += [f"**{title}**"] if title else []
-        parts.append("\n".join(entries).rstrip())
+    for title, rows in sections(context):
+        # Commands have headings of their own, and these three options say the same everywhere.
+        own = [row for row in rows if row[0].startswith("-") and not re.match("-[hqv],", row[0])]
+        parts += [f"**{title}**"] if own else []
+        parts += [f"`{name}`\n:   {_prose(text)}" for name, text in own]
     return "\n\n".join(parts) + "\n"
 
 

@@ -78,7 +78,7 @@ def _plain(ctx: click.Context) -> str:
     # As Click does: two columns are left free.
     width = _width(shutil.get_terminal_size().columns) - 2
     lines = _head(ctx, width)
-    for title, rows in _sections(ctx):
+    for title, rows in sections(ctx):
         lines += ["", f"{title}:"]
         lines += [f"  {left}{right}".rstrip() for left, right in _aligned(rows, width - 2)]
     return "\n".join(lines)
@@ -120,7 +120,7 @@ def _folded(command: str, width: int) -> list[str]:
     return [f"{indent}{line}{end}".replace("\0", " ") for line, end in zip(lines, ends, strict=True)]
 
 
-def _sections(ctx: click.Context) -> Iterator[tuple[str, Rows]]:
+def sections(ctx: click.Context) -> Iterator[tuple[str, Rows]]:
     """Yield a command's options by their panels, and the commands below it: title, and pairs of name and text.
 
     Where a command does nothing by itself, the commands come first.
@@ -164,7 +164,7 @@ def _name_lines(name: str, width: int) -> list[str]:
 def _drawn(ctx: click.Context) -> str:
     width = _width(os.get_terminal_size(sys.stdout.fileno()).columns)
     lines = ["", *_styled_head(_head(ctx, width - 2)), ""]
-    for title, rows in _sections(ctx):
+    for title, rows in sections(ctx):
         lines += _panel(title, rows, width)
     text = "\n".join(lines)
     return re.sub(r"\x1b\[[\d;]*m", "", text) if no_colour() else text

@@ -55,7 +55,7 @@ def test_no_line_is_wider_than_the_window_and_nothing_is_cut(columns: int, drawn
         page = bare((help_page._drawn if drawn else help_page._plain)(context))
         assert max(map(len, page.splitlines())) <= min(columns, WIDEST), context.command_path
         inner = min(columns, WIDEST) - 4
-        for _, rows in help_page._sections(context):
+        for _, rows in help_page.sections(context):
             lines = list(help_page._aligned(rows, inner))
             assert " ".join(right for _, right in lines).split() == " ".join(text for _, text in rows).split()
             shown, names = ("".join(name for name, _ in pairs) for pairs in (lines, rows))
@@ -90,7 +90,7 @@ def test_commands_and_options_stand_in_groups() -> None:
 
 def test_an_option_that_must_be_given_stands_in_the_first_group() -> None:
     for context in pages():
-        groups = [str(rows) for title, rows in help_page._sections(context) if title != "Commands"]
+        groups = [str(rows) for title, rows in help_page.sections(context) if title != "Commands"]
         required = ["[required]" in rows for rows in groups]
         assert required == sorted(required, reverse=True), context.command_path
 
