@@ -25,8 +25,10 @@ def commands(context: click.Context) -> Iterator[click.Context]:
     """The context of the program and of everything below it."""
     yield context
     if isinstance(context.command, click.Group):
-        for name in context.command.list_commands(context):
-            command = context.command.get_command(context, name)
+        # A lookup leaves a mark in its context by which `profile` hides its own options.
+        lookup = click.Context(context.command)
+        for name in context.command.list_commands(lookup):
+            command = context.command.get_command(lookup, name)
             assert command is not None
             yield from commands(type(context)(command, info_name=name, parent=context))
 
