@@ -212,9 +212,17 @@ class PreprocessFinding:
         runner_up = f"{self.runner_up_accuracy:.1%}, {self.runner_up}"
         rescaled, next_best = self.rescaled, runner_up
         if rescaled and rescaled.accuracy >= self.runner_up_accuracy:
-            next_best = f"{rescaled.accuracy:.1%}, {rescaled.preprocess}; other turn, ink or labels {runner_up}"
+            scaled = f"{rescaled.accuracy:.1%}, {rescaled.preprocess}{self._why_not(rescaled)}"
+            next_best = f"{scaled}; other turn, ink or labels {runner_up}"
         summary = f"found: {self.accuracy:.1%} right; next best {next_best}; {self.images} images"
         return f"{summary}{equivalent}{tied}{self._stored()}"
+
+    def _why_not(self, other: Tried) -> str:
+        """Return why a scaling was not taken that has more images right; empty where it has no more."""
+        if other.accuracy <= self.accuracy:
+            return ""
+        less = any(row.preprocess == self.winner and row.log_likelihood > other.log_likelihood for row in self.table)
+        return " (no significant gain, and less sure of the right class)" if less else " (no significant gain)"
 
     def _stored(self) -> str:
         if self.stored is None:

@@ -150,21 +150,28 @@ def fit_state(
     expected = module.state_dict()
     matching = _matching_prefixes([*tensors, *computed_names(tensors)], expected)
     keys = [prefix.rstrip(".") for prefix in matching]
-    if weights_key is not None:
-        matching = [prefix for prefix in matching if prefix.startswith(f"{weights_key}.")]
-        if not matching:
-            raise no_such_weights(name, weights_key, keys)
     groups, least_weights = _grouped(tensors, set(matching)), len(_missing(expected, ()))
     # Where many prefixes have few weights each, looking for every expected name under each would take minutes.
     large_enough = [prefix for prefix in matching if len(groups[prefix]) >= least_weights]
-    fitting = {
+    complete = {
         prefix.rstrip("."): prefix
         for prefix in large_enough
         if not _problems(module, expected, bake_state(groups[prefix], expected)[0])
     }
+    fitting = complete
+    if weights_key is not None:
+        matching = [prefix for prefix in matching if prefix.startswith(f"{weights_key}.")]
+        fitting = {key: prefix for key, prefix in complete.items() if prefix.startswith(f"{weights_key}.")}
+        if not matching:
+            # Part of a longer key is enough where it is that of one set of weights alone.
+            fitting = {key: prefix for key, prefix in complete.items() if f".{weights_key}." in f".{prefix}"}
+            if len(fitting) != 1:
+                raise no_such_weights(name, weights_key, keys)
     if fitting:
         key, notes = preferred(fitting, None, name)
         return _loaded(module, groups[fitting[key]], notes, assign=assign)
+    if matching and (lent := _lent(module, groups, matching[0], complete, name)):
+        return _loaded(module, *lent, assign=assign)
     # No prefix explains the names: a model with a wrapper inside it, or one that renames old weights itself.
     prefix = matching[0] if matching else ""
     weights = groups[prefix] if matching else dict(tensors)
@@ -174,6 +181,32 @@ def fit_state(
             return _loaded(module, candidate, _choice_note(prefix.rstrip("."), ()), assign=assign)
     problems = "; ".join(_problems(module, expected, weights))
     raise CheckpointError(f"{name} is not a checkpoint of {type(module).__name__}: {problems}")
+
+
+def _lent(
+    module: nn.Module, groups: Mapping[str, dict[str, Tensor]], prefix: str, complete: Mapping[str, str], name: str
+) -> tuple[dict[str, Tensor], tuple[str, ...]] | None:
+    """Return weights that lack only buffers, as averaged ones often do, with those of the other weights, and a note.
+
+    None where parameters are missing too. complete: key and prefix of the weights that lack nothing. Raises
+    CheckpointError where there are none to take buffers from.
+    """
+    expected = module.state_dict()
+    weights, _ = bake_state(groups[prefix], expected)
+    lacking = _missing(expected, weights)
+    if not lacking or not set(lacking) <= {buffer for buffer, _ in module.named_buffers()}:
+        return None
+    key = prefix.rstrip(".")
+    of = f"the weights under '{key}'" if key else "the weights"
+    if not complete:
+        raise CheckpointError(
+            f"{name}: {of} lack {listing(lacking)}, which are no parameters and were not saved with them; save the "
+            "whole state_dict() of the model"
+        )
+    source, _ = preferred(complete, None, name)
+    others, _ = bake_state(groups[complete[source]], expected)
+    note = f"{of} lack {listing(lacking)}: taken from '{source or 'the top of the file'}'"
+    return weights | {buffer: others[buffer] for buffer in lacking}, (*_choice_note(key, ()), note)
 
 
 def _loaded(module: nn.Module, tensors: Mapping[str, Tensor], notes: tuple[str, ...], *, assign: bool) -> Fitted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from targets.preprocess import Preprocess
 from tests.fixtures.checkpoint_files import graph
 from tests.fixtures.lazy import nn, torch
 from toolchain.checkpoint import CheckpointRequest, settle
-from toolchain.checkpoint.preprocess_search import PreprocessFinding, larger_p_value, search
+from toolchain.checkpoint.preprocess_search import PreprocessFinding, Tried, larger_p_value, search
 from toolchain.core.errors import CheckpointError
 
 
@@ -105,6 +106,17 @@ def test_row20_the_next_best_is_named_where_it_is_the_same_turn_with_another_mea
     sentence = f"next best {second.accuracy:.1%}, {second.preprocess}; other turn, ink or labels "
     assert f"{sentence}{finding.runner_up_accuracy:.1%}, {finding.runner_up}" in finding.sentence()
     assert "other scalings" not in finding.sentence()
+
+
+def test_why_a_scaling_with_more_images_right_was_not_taken_is_said() -> None:
+    winner, other, mirrored = Preprocess(), Preprocess(scale="0-255"), Preprocess("mirror")
+    rows = (Tried(other, 0.854, -0.6, 1500), Tried(winner, 0.851, -0.5, 1500))
+    finding = PreprocessFinding(winner, 0.851, mirrored, 0.2, 1500, rows, rescaled=rows[0])
+    assert "next best 85.4%, upright, 0 to 255 (no significant gain, and less sure of the right class); other turn" in (
+        finding.sentence()
+    )
+    less = replace(finding, rescaled=replace(rows[0], accuracy=0.8))
+    assert "next best 80.0%, upright, 0 to 255; other turn" in less.sentence()
 
 
 def test_a_model_that_cannot_tell_left_from_right_is_a_tie(digits: Dataset) -> None:

@@ -15,7 +15,8 @@ from tests.fixtures.lazy import nn, torch
 from toolchain.checkpoint import load
 from toolchain.checkpoint.computed_weights import computed_names
 from toolchain.checkpoint.source import build_from, parse_source
-from toolchain.checkpoint.state import find_state, fit_state
+from toolchain.checkpoint.state import find_state, fit_state, tensors_in
+from toolchain.core.errors import CheckpointError, UsageProblem
 
 # As many channels into the transposed convolution as out, so that shapes do not say over which axis it is normed.
 PLAIN = (
@@ -88,3 +89,43 @@ def test_20000_tensors_are_read_in_seconds(read: Callable[[], int]) -> None:
     before = process_time()
     assert read() == COUNT
     assert process_time() - before < 5
+
+
+def _normed() -> Any:
+    """Return a module with running statistics, which averages of parameters lack."""
+    return nn.ModuleDict({"norm": nn.BatchNorm1d(784), "head": nn.Linear(784, 10)})
+
+
+def _file_tensors(average: dict[str, Any], **others: Any) -> dict[str, Any]:
+    return tensors_in({"ema": {"decay": 0.99, "shadow": average}, **others}, "net.pt")
+
+
+def test_an_average_of_parameters_takes_the_other_buffers_from_the_raw_weights() -> None:
+    raw, module = _normed().state_dict(), _normed()
+    raw["norm.running_mean"] += 3
+    average = {name: value.detach() + 1 for name, value in _normed().named_parameters()}
+    fitted = fit_state(module, _file_tensors(average, model=raw), "net.pt", "ema")
+    assert torch.equal(module["head"].weight, average["head.weight"])
+    assert torch.equal(module["norm"].running_mean, raw["norm.running_mean"])
+    assert fitted.notes == (
+        "weights taken from 'ema.shadow'",
+        "the weights under 'ema.shadow' lack norm.running_mean, norm.running_var: taken from 'model'",
+    )
+    with pytest.raises(CheckpointError, match=r"'ema.shadow' lack norm.running_mean.*save the whole state_dict\(\)"):
+        fit_state(module, _file_tensors(average), "net.pt", "ema")
+    with pytest.raises(CheckpointError, match=r"missing norm.bias, .*, head.weight"):
+        fit_state(module, _file_tensors({"norm.weight": average["norm.weight"]}, model=raw), "net.pt", "ema")
+
+
+def test_a_part_of_a_key_is_enough_where_only_one_set_of_weights_has_it() -> None:
+    raw, averaged, module = _normed().state_dict(), _normed().state_dict(), _normed()
+    state = {f"model.{name}": value for name, value in raw.items()}
+    state |= {f"ema_model.module.{name}": value for name, value in averaged.items()}
+    tensors = tensors_in({"state_dict": state}, "net.ckpt")
+    for key in ("ema_model", "ema_model.module"):
+        assert fit_state(module, tensors, "net.ckpt", key).notes == (
+            "weights taken from 'state_dict.ema_model.module'",
+        )
+        assert torch.equal(module["head"].weight, averaged["head.weight"])
+    with pytest.raises(UsageProblem, match=r"it has them under state_dict.model, state_dict.ema_model.module"):
+        fit_state(module, tensors, "net.ckpt", "ema")
