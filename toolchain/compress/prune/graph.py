@@ -104,6 +104,11 @@ class ChannelGraph:
         with hooks_removed(hooks):
             yield not any(isinstance(dep.target.module, channel_norms) for dep, _ in group)
 
+    def reduced(self, layer: str) -> bool:
+        """Return whether a mean or maximum over the channels of a layer is taken."""
+        nodes = {id(node) for node in self._dependencies.reduced}
+        return any(id(dep.target) in nodes for dep, _ in self.channels[layer].group)
+
     def _pruning_group(self, layer: str, indices: list[int]) -> Any:
         """Return torch-pruning's group of these indices of each block."""
         channels = self.channels[layer]
@@ -195,6 +200,7 @@ def _refusal(module: nn.Module, name: str, channels: Channels) -> str:
     copied = copy.deepcopy(module)
     try:
         graph = ChannelGraph(copied, name)
+        reduced = graph.reduced(channels.layer)
         with torch.no_grad():
             with graph.zeroed(channels.layer, half) as comparable:
                 expected = copied(images)
@@ -205,6 +211,8 @@ def _refusal(module: nn.Module, name: str, channels: Channels) -> str:
     if logits.shape != expected.shape:
         return "it gives the logits"
     if comparable and not torch.allclose(logits, expected, rtol=0, atol=1e-3 * max(1.0, float(expected.abs().max()))):
+        if reduced:
+            return "a mean or maximum is taken over its channels, which would be another one over fewer"
         return "its channels change their order on the way to the next layer, so they cannot be cut"
     return ""
 
@@ -281,18 +289,31 @@ def _growth(mappings: Any) -> Fraction:
 
 def _untied_graph() -> Any:
     """Return a graph that ties no map of one channel, such as a mean over channels, to the channels it scales."""
+    from torch import nn
     from torch_pruning import DependencyGraph
     from torch_pruning.ops import OPTYPE
 
     class UntiedGraph(DependencyGraph):  # type: ignore[misc]  # torch-pruning has no types
+        def __init__(self) -> None:
+            super().__init__()
+            self.reduced: list[Any] = []
+            """Nodes of whose channels a mean or maximum is taken."""
+
         def _build_dependency(self, module2node: Any) -> None:
             for node in module2node.values():
+                if isinstance(node.module, nn.PReLU):
+                    # The view of a single slope would count as the channels of the map.
+                    for source in [each for each in node.inputs if each.type == OPTYPE.RESHAPE and not each.inputs]:
+                        node.inputs.remove(source)
+                        source.outputs.remove(node)
                 widths = [_width(source) for source in node.inputs] if node.type == OPTYPE.ELEMENTWISE else []
                 broadcast = [
                     source
                     for source, width in zip(node.inputs, widths, strict=False)
                     if width == 1 < max(map(_or_one, widths))
                 ]
+                if _reduces_channels(node):
+                    self.reduced += node.inputs
                 for source in node.inputs[:] if _reduces_channels(node) else broadcast:
                     node.inputs.remove(source)
                     source.outputs.remove(node)

@@ -112,6 +112,38 @@ def test_channels_that_change_places_on_the_way_stay_and_say_so(kind: str, layer
         assert not torch.allclose(pruned(image), meant, atol=1e-2)
 
 
+def test_one_slope_for_all_channels_does_not_keep_them_from_being_pruned() -> None:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, 16, 5, 3), nn.PReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 10)
+    module = nn.Sequential(*layers).eval()
+    channels, refused = prunable(module, "slope")
+    assert (list(channels), refused) == (["0"], {"4": "it gives the logits"})
+    graph = ChannelGraph(copy.deepcopy(module), "slope")
+    graph.cut({"0": list(range(4))})
+    assert graph.module[4].in_features == 48
+    assert graph.module(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_a_mean_over_channels_is_the_reason_why_they_stay() -> None:
+    class Weighed(nn.Module):  # type: ignore[misc]
+        """A map that is scaled by the mean over its channels."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.last = nn.Conv2d(1, 16, 5, 3), nn.Conv2d(16, 8, 3)
+            self.head = nn.Linear(8, 10)
+
+        def forward(self, image: Any) -> Any:
+            """Return the logits."""
+            maps = self.conv(image)
+            return self.head(self.last(maps * maps.mean(1, keepdim=True)).amax((2, 3)))
+
+    torch.manual_seed(0)
+    channels, refused = prunable(Weighed().eval(), "weighed")
+    assert list(channels) == ["last"]
+    assert refused["conv"] == "a mean or maximum is taken over its channels, which would be another one over fewer"
+
+
 def test_a_layer_that_cannot_be_pruned_is_not_ranked_either(digits: Dataset) -> None:
     pruned = prune(model_of(blocks.Chunked(), digits.classes), Prune(ratio=0.5, epochs=0), digits, context=ONE_THREAD)
     module = pruned.torch_module("the test")
