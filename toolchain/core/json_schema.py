@@ -46,8 +46,8 @@ def stored_schema(
     """Return the JSON schema (draft 2020-12) of a dataclass with a `SCHEMA`; unknown keys are errors.
 
     parts: the dataclasses inside it, whose docstrings explain their fields. tables: fields that hold a dictionary in
-    Python, and what it is in JSON; keys of these may be missing. older: keys whose fields have a default may be missing
-    too, as `from_json` allows in files of older versions.
+    Python, and what it is in JSON; keys of these may be missing, and those within them that are None. older: keys whose
+    fields have a default may be missing too, as `from_json` allows in files of older versions.
     """
     from pydantic import TypeAdapter
 
@@ -62,12 +62,14 @@ def stored_schema(
     for name, title in titles.items():
         root["properties"][name] = {"$ref": f"#/$defs/{title}"}
     root["properties"] = {"schema": {"const": kind.SCHEMA}} | root["properties"]
+    within = {title for each in (tables or {}).values() for title in TypeAdapter(each).json_schema().get("$defs", {})}
     for title, table in ((None, root), *defined.items()):
         if "properties" not in table:
             continue
         table["additionalProperties"] = False
         if not older and title not in titles.values():
-            table["required"] = list(table["properties"])
+            missing = {key for key, value in table["properties"].items() if value.get("default", "") is None}
+            table["required"] = [key for key in table["properties"] if title not in within or key not in missing]
     if older:
         root["required"] = ["schema", *root["required"]]
     for part in parts:
