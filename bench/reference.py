@@ -135,7 +135,7 @@ def _help(context: click.Context) -> str:
     parts.append(f"Usage: `{usage}`")
     for title, rows in sections(context):
         # Commands have headings of their own, and these three options say the same everywhere.
-        own = [row for row in rows if row[0].startswith("-") and not re.match("-[hqv],", row[0])]
+        own = [row for row in rows if row[0].startswith("-") and not re.match("-[hqv],|--help$", row[0])]
         parts += [f"**{title}**"] if own else []
         parts += [f"`{name}`\n:   {_prose(text)}" for name, text in own]
     return "\n\n".join(parts) + "\n"

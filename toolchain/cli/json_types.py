@@ -320,7 +320,7 @@ class DeployMore(TypedDict):
     file: NotRequired[str]
     sha256: NotRequired[str]
     answers: NotRequired[int]
-    pushed: NotRequired[int]
+    pushed: NotRequired[dict[str, int]]
 
 
 class Kiosk(TypedDict):

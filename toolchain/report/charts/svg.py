@@ -65,7 +65,7 @@ class Area:
         )
 
 
-_TOLD_APART = "DejaVu Sans Mono,Consolas,Menlo,monospace"
+_TOLD_APART = "monospace"
 
 
 def text_area(x: float, y: float, text: str, size: float = 12, anchor: Anchor = "start") -> Area:

@@ -28,7 +28,7 @@ def test_every_count_is_written_and_none_lies_on_another(size: int) -> None:
     assert picture.words.count("4") == size + 2 * ("4" in LETTERS[:size])
     assert picture.words.count("40") == size
     assert picture.words.count("90.0%") == size
-    assert picture.width <= 62 + 74 + 20 * 62
+    assert picture.width <= 62 + 82 + 20 * 62
 
 
 def test_numbers_of_thousands_keep_to_their_cells() -> None:
