@@ -141,9 +141,9 @@ def test_row56_export_folds_norms_without_one_more_copy(tmp_path: Path) -> None:
         facts = {"classes": list("0123456789"), "preprocess": {"orientation": "upright"}}
         torch.save({"state_dict": made[name]().state_dict(), **facts}, tmp_path / f"{name}.pt")
     words = ["export", "MODEL.pt", "--model", "cnn.py:MODEL", "-o", "MODEL.tflite", "--force"]
-    # What the allocator keeps of the smaller model varies by 0.2 of a copy (2.82 to 3.02 in seven runs); one copy more
-    # would be there in every run.
-    assert any(growth(tmp_path, words)[0] < 3 for _ in range(2))
+    # What the allocator keeps of the smaller model varies by 0.2 of a copy and a little more beside other work (2.82 to
+    # 3.02 in seven runs); one copy more is a whole one.
+    assert growth(tmp_path, words)[0] < 3.5
 
 
 @pytest.mark.parametrize("scheme", [pytest.param(scheme, id=f"row56-{scheme}") for scheme in QUANTIZED])
