@@ -3,6 +3,7 @@
 DataError
 ├── UnknownData      a spec, class, address or kind of damage that is not known (usage)
 ├── DataNotFound     the files are not where they were looked for
+├── ReaderMissing    the package that reads such a file is not installed
 ├── CorruptData      a file with invalid content: names file, offset and expectation
 ├── EmptyData        no images, or a single class
 ├── TestLeak         test images where only training images may be used
@@ -20,6 +21,10 @@ class UnknownData(DataError):
 
 class DataNotFound(DataError):
     """A known data set whose files were not found."""
+
+
+class ReaderMissing(DataError):
+    """The package that reads this kind of file is not installed; the message holds the pip line that adds it."""
 
 
 class CorruptData(DataError):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calibration.dataset import SIDE, Images
-from calibration.errors import CorruptData, DataNotFound, EmptyData
+from calibration.errors import CorruptData, EmptyData, ReaderMissing
 from calibration.glyph import glyph, gray_levels
 from calibration.idx import unpacks_to_too_much
 from calibration.listener import listener
@@ -31,10 +31,11 @@ _BATCH = 1024
 def read_parquet(paths: list[Path]) -> Stored:
     """Read the images of a split from one or several files, in their order.
 
-    Raises DataNotFound without pyarrow, EmptyData, and CorruptData with file and row.
+    Raises ReaderMissing without pyarrow, EmptyData, and CorruptData with file and row.
     """
     if find_spec("pyarrow") is None:
-        raise DataNotFound(f"{paths[0]} needs pyarrow to be read; install glyphpress[parquet], or save it as pictures")
+        advice = "pip install 'glyphpress[parquet]', or save it as pictures"
+        raise ReaderMissing(f"{paths[0]}: pyarrow is not installed: {advice}")
     files = [_File(path) for path in paths]
     rows = sum(file.rows for file in files)
     if not rows:

@@ -13,7 +13,7 @@ from tests.fixtures.environments import ROOT, Environment, environment, wheel_on
 from tests.fixtures.small_readers import linear_reader
 
 pytestmark = pytest.mark.slow
-PRESS = "'glyphpress[press]'"
+PRESS, LITERT = "'glyphpress[press]'", "'glyphpress[litert]'"
 LARGEST = 500_000_000
 """Bytes of the core with all that it needs."""
 
@@ -67,7 +67,10 @@ def test_the_core_judges_measures_and_reports(core: Environment, tmp_path: Path)
         (("export", "cnn-small", "-o", "net.tflite"), PRESS),
         (("demo", "--out", "out"), PRESS),
         (("probe-int8",), PRESS),
-        (("evaluate", "digits.float.tflite", "--data", "builtin:digits"), "ai-edge-litert"),
+        (("evaluate", "digits.float.tflite", "--data", "builtin:digits"), LITERT),
+        (("inspect", "digits.float.tflite"), LITERT),
+        (("quantize", "digits.float.tflite", "--data", "builtin:digits", "-o", "int8.tflite"), PRESS),
+        (("data", "check", "glyphs.parquet"), "'glyphpress[parquet]'"),
     ],
 )
 def test_what_the_core_cannot_do_says_what_to_install(

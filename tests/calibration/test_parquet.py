@@ -8,7 +8,7 @@ import pyarrow
 import pytest
 from pyarrow.parquet import write_table
 
-from calibration.errors import CorruptData, DataNotFound, EmptyData
+from calibration.errors import CorruptData, EmptyData, ReaderMissing
 from calibration.parquet import read_parquet
 from tests.fixtures.data_files import png
 from tests.fixtures.official_files import strokes
@@ -65,5 +65,5 @@ def test_pictures_of_other_sizes_become_glyphs(tmp_path: Path) -> None:
 
 def test_without_pyarrow_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("calibration.parquet.find_spec", lambda _name: None)
-    with pytest.raises(DataNotFound, match=r"install glyphpress\[parquet\]"):
+    with pytest.raises(ReaderMissing, match=r"pip install 'glyphpress\[parquet\]'"):
         read_parquet([Path("x.parquet")])

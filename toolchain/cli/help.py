@@ -74,7 +74,8 @@ def _topics_below(ctx: click.Context) -> list[str]:
 
 PACKAGES = (
     *("torch", "onnx", "onnxscript", "onnxruntime", "litert-torch", "ai-edge-litert", "litert-quantizer"),
-    *("torch-pruning", "onnx2torch", "numpy", "scipy", "scikit-learn", "safetensors"),
+    *("openvino", "onnxruntime-gpu", "onnxruntime-ep-webgpu", "tensorrt", "playwright", "torch-pruning", "onnx2torch"),
+    *("skl2onnx", "pyarrow", "numpy", "scipy", "scikit-learn", "safetensors", "flatbuffers"),
 )
 
 

@@ -25,7 +25,7 @@ any other exception                      70  a bug: it keeps its traceback, and 
 The two leaf packages have roots of their own because they never import this one.
 """
 
-from calibration.errors import DataError, UnknownData
+from calibration.errors import DataError, ReaderMissing, UnknownData
 from glyphpress.registry import PluginFailed
 from targets.errors import TargetError, TargetUnavailable, UnknownTarget
 
@@ -100,6 +100,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (PackageMissing, 4),
     (TargetUnavailable, 4),
     (PluginFailed, 4),
+    (ReaderMissing, 4),
     (GlyphpressError, 3),
     (DataError, 3),
     (TargetError, 3),

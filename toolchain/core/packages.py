@@ -29,10 +29,17 @@ def require(module: str) -> None:
         raise _missing(module)
 
 
-def missing(error: BaseException) -> PackageMissing | None:
-    """Return what to say of an import that failed; None unless it failed for want of a module of EXTRAS."""
-    module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-    return _missing(module) if module in EXTRAS and find_spec(module) is None else None
+def missing(error: BaseException | None) -> PackageMissing | None:
+    """Return what to say of an import that failed, also below another error that it caused.
+
+    None unless it failed for want of a module of EXTRAS.
+    """
+    while error is not None:
+        module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+        if module in EXTRAS and find_spec(module) is None:
+            return _missing(module)
+        error = error.__cause__
+    return None
 
 
 def _missing(module: str) -> PackageMissing:

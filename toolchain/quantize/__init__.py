@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolchain.core.errors import StageError
+from toolchain.core.packages import require
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -81,13 +82,16 @@ def quantize(
 
 
 def _refuse(artifact: Artifact, step: Quantize, save_ranges: Path | None) -> None:
-    """Raise StageError where the format has no such scheme, or the scheme no ranges to save."""
+    """Raise StageError for a format without such a scheme or a scheme without ranges, PackageMissing as `require`."""
     from toolchain.formats import catalog
+    from toolchain.quantize.schemes import QUANTIZERS
 
     if opaque := catalog.get(artifact.format).opaque:
         raise StageError(f"{artifact.path} {opaque}")
     if reason := step.refusal(artifact.format):
         raise StageError(f"{artifact.path.name}: no {step.scheme} in this format: {reason}")
+    for package in QUANTIZERS[artifact.format].packages:
+        require(package.replace("-", "_"))
     if save_ranges and not step.calibrated:
         raise StageError(f"{step.scheme} has no ranges to save; leave --save-ranges out")
 
