@@ -8,13 +8,14 @@ from typing import Any, cast, get_args
 import rich_click as click
 
 from targets.preprocess import MOST, ORIENTATIONS, Preprocess, Scale
-from toolchain.cli import values
+from toolchain.cli import complete, values
 from toolchain.cli.options import Command, with_options
 
 _PREPROCESS = ("orientation", "scale", "mean", "std", "invert", "label_offset")
 _MODEL_OPTION = click.option(
     "--model",
     metavar="SOURCE",
+    shell_complete=complete.MODEL_SOURCE,
     help="The class that the weights belong to: FILE.py:CLASS, MODULE:CLASS, either with (args), or a model name.",
 )
 _WEIGHTS_OPTIONS = (
@@ -22,6 +23,7 @@ _WEIGHTS_OPTIONS = (
     click.option(
         "--weights",
         metavar="KEY",
+        shell_complete=complete.WEIGHTS_KEY,
         help="Which weights to load from a file with several, such as model_ema. Default: the raw ones.",
     ),
 )
@@ -31,6 +33,7 @@ _READING_OPTIONS = (
         "--classes",
         type=values.CLASSES,
         metavar="CLASSES",
+        shell_complete=complete.CLASSES,
         help="Classes of the model's outputs, such as 0-9A-Z or cat,dog; only their images of --data are used. "
         "Default: those that the file or the data names.",
     ),

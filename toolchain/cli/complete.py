@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 
 import rich_click as click
-from click.shell_completion import BashComplete, CompletionItem, add_completion_class
+from click.shell_completion import CompletionItem
 
-from glyphpress.registry import offered, tell_problems
+from glyphpress.registry import offered
+from toolchain.cli import complete_inside
 
 Completer = Callable[[click.Context, click.Parameter, str], list["CompletionItem[str]"]]
 
@@ -26,15 +26,30 @@ def _names(names: Callable[[], Iterable[str]], *, suffixes: Sequence[str] = (), 
 
     If none does, the shell offers what it finds. suffixes: of the files to offer. or_file: whether a path is a value.
     """
+    return _inside(lambda _ctx, _begun: names(), suffixes=suffixes, or_file=or_file)
 
-    def complete(_ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem[str]]:
+
+def _inside(
+    names: Callable[[click.Context, str], Iterable[str]], *, suffixes: Sequence[str] = (), or_file: bool = False
+) -> Completer:
+    """Return the same for names that depend on the rest of the command line."""
+
+    def complete(ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem[str]]:
         files, folders = _entries(begun, suffixes)
-        matches = [*(name for name in names() if name.startswith(begun)), *files]
+        matches = [*(name for name in _quietly(names, ctx, begun) if name.startswith(begun)), *files]
         # If only folders match, the shell completes them, since it adds no space after a folder.
         offered = [CompletionItem(name) for name in (*matches, *(folders if matches and or_file else []))]
         return offered or ([CompletionItem(begun, type="file")] if or_file else [])
 
     return complete
+
+
+def _quietly(names: Callable[[click.Context, str], Iterable[str]], ctx: click.Context, begun: str) -> list[str]:
+    """Return the names, or none where they cannot be found: an error would stand in the middle of the typed line."""
+    try:
+        return list(names(ctx, begun))
+    except Exception:  # noqa: BLE001 (a file that is read for names may be damaged in any way)
+        return []
 
 
 def _entries(begun: str, suffixes: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -101,30 +116,35 @@ def _schemas() -> Iterable[str]:
     return SCHEMAS
 
 
-def _data() -> list[str]:
-    from calibration.spec import SPLITS
-
-    return ["builtin:digits", "builtin:digits8x8", *(f"emnist:{name}" for name in SPLITS)]
-
-
 RECIPE = _names(_recipes, suffixes=(".toml",), or_file=True)
 POLICY = _names(_policies, suffixes=(".toml",), or_file=True)
 SERVICE = _names(_services)
-TARGET = _names(_targets)
+TARGET = _inside(lambda ctx, begun: [*_targets(), *complete_inside.boards(ctx, begun)])
 MODEL = _names(_models)
 SCHEMA = _names(_schemas)
 PRESET = _names(_presets)
 CHECKPOINT = _names(_shipped_models, suffixes=CHECKPOINTS, or_file=True)
 ANY_MODEL = _names(_shipped_models, suffixes=(*CHECKPOINTS, *ARTIFACTS), or_file=True)
 READER = _names(_shipped_models, suffixes=(".onnx", *ARTIFACTS), or_file=True)
-DATA = _names(_data, or_file=True)
-DEPLOYED = _names(lambda: ["ssh://"], suffixes=(".onnx", ".tflite"), or_file=True)
+DATA = _inside(complete_inside.data_specs, suffixes=(".csv", ".csv.gz", ".mat", ".parquet"), or_file=True)
+CLASSES = _inside(complete_inside.class_choices)
+KINDS = _names(lambda: ("0-9", "A-Z", "a-z", "A-Za-z", "0-9A-Za-z"))
+MODEL_SOURCE = _inside(lambda ctx, begun: [*_models(), *complete_inside.model_sources(ctx, begun)], or_file=True)
+WEIGHTS_KEY = _inside(complete_inside.weight_keys)
+PRUNED_LAYER = _inside(complete_inside.layers_to_prune)
+FROZEN_LAYER = _inside(complete_inside.layers_to_freeze)
+KEPT_LAYER = _inside(complete_inside.layers_to_keep)
+PATTERN = _names(lambda: ("2:4", "1:4", "1:2", "4:8"))
+HOST = _names(lambda: ("127.0.0.1", "0.0.0.0"))
+DEPLOYED = _inside(complete_inside.boards, suffixes=(".onnx", ".tflite"), or_file=True)
 ARTIFACT = _names(tuple, suffixes=(".onnx", *ARTIFACTS), or_file=True)
 FLOAT_FILE = _names(tuple, suffixes=(".onnx", ".tflite"), or_file=True)
 EVALUATED = _names(tuple, suffixes=(".onnx", *ARTIFACTS, ".npz"), or_file=True)
 PICTURE = _names(tuple, suffixes=(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp"), or_file=True)
-SAVED_RUN = _names(tuple, suffixes=(".json",), or_file=True)
-JSON_FILE = SAVED_RUN
+SAVED_RUN = _inside(complete_inside.saved_runs, suffixes=(".json",), or_file=True)
+SAVED_COMMIT = _inside(complete_inside.saved_commits)
+JSON_FILE = _names(tuple, suffixes=(".json",), or_file=True)
+ONNX_FILE = _names(tuple, suffixes=(".onnx",), or_file=True)
 TIMINGS = _names(tuple, suffixes=(".npz",), or_file=True)
 TOML_FILE = _names(tuple, suffixes=(".toml",), or_file=True)
 
@@ -134,30 +154,3 @@ def PROFILED(ctx: click.Context, param: click.Parameter, begun: str) -> list[Com
     below = ctx.command.list_commands(ctx) if isinstance(ctx.command, click.Group) else []
     names = [] if ctx.params.get(str(param.name)) else [name for name in below if name.startswith(begun)]
     return [*map(CompletionItem, names), *ARTIFACT(ctx, param, begun)]
-
-
-class _Bash(BashComplete):
-    """Bash splits words at colons, so `emnist:bal` is joined again, and the answer is what follows its colon."""
-
-    def get_completion_args(self) -> tuple[list[str], str]:
-        args, begun = super().get_completion_args()
-        if begun == ":":
-            args, begun = [*args, begun], ""
-        self.before = ""
-        if len(args) >= 2 and args[-1] == ":":
-            self.before = args[-2] + ":"
-            args, begun = args[:-2], self.before + begun
-        return args, begun
-
-    def format_completion(self, item: CompletionItem[str]) -> str:
-        value = item.value.removeprefix(self.before)
-        # Bash does not quote what it inserts, and `read` in the script removes one backslash.
-        quoted = re.sub(r"([^\w@%+=:,./~\[\]-])", r"\\\\\1", value) if item.type == "plain" else value
-        return f"{item.type},{quoted}"
-
-
-def register() -> None:
-    """Register the completion for Bash if a shell asks for completion."""
-    if "_GLYPHPRESS_COMPLETE" in os.environ:
-        add_completion_class(_Bash)
-        tell_problems(lambda _text: None)  # a warning would stand in the middle of the command line

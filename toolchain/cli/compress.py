@@ -88,10 +88,17 @@ _AMOUNTS: tuple[Callable[[Any], Any], ...] = (
         "layers",
         multiple=True,
         metavar="LAYER=RATIO",
+        shell_complete=complete.PRUNED_LAYER,
         callback=_layers,
         help="Ratio of one layer, such as features.conv1=25% (repeatable).",
     ),
-    click.option("--pattern", default="2:4", show_default=True, help="n:m: keep n of every m weights."),
+    click.option(
+        "--pattern",
+        default="2:4",
+        show_default=True,
+        shell_complete=complete.PATTERN,
+        help="n:m: keep n of every m weights.",
+    ),
     click.option(
         "--scope",
         type=values.Choice(["layer", "global"]),

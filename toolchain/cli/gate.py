@@ -217,8 +217,13 @@ def _refuse_idle_threads(*files: Path) -> None:
     help="With --ci: what CI installs: git+URL@COMMIT, the path or address of a wheel, or glyphpress==VERSION. "
     "Default: what this glyphpress was installed from.",
 )
-@click.option("--model", type=NAME, help="With --ci: float file from which CI makes the baseline.")
-@click.option("--candidate", type=NAME, help="With --ci: file to judge.")
+@click.option(
+    "--model",
+    type=NAME,
+    shell_complete=complete.ARTIFACT,
+    help="With --ci: float file from which CI makes the baseline.",
+)
+@click.option("--candidate", type=NAME, shell_complete=complete.ARTIFACT, help="With --ci: file to judge.")
 @click.option("--data", metavar="DATA", shell_complete=complete.DATA, help="With --ci: images, as `gate --data` takes.")
 @click.option(
     "-o",

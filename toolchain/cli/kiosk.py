@@ -9,7 +9,7 @@ from pathlib import Path
 
 import rich_click as click
 
-from toolchain.cli import console, options, values
+from toolchain.cli import complete, console, options, values
 
 LOOPBACK = "127.0.0.1"
 
@@ -17,8 +17,13 @@ LOOPBACK = "127.0.0.1"
 @click.command()
 @click.argument("run_dir", metavar="RUN_DIR", type=values.FOLDER)
 @click.option("--port", type=values.Whole(0, 65535), default=8000, show_default=True, help="Port; 0 takes a free one.")
-@click.option("--host", default=LOOPBACK, show_default=True, help="Address to serve on; others than this machine's own "
-              "let the network see the page.")  # fmt: skip
+@click.option(
+    "--host",
+    default=LOOPBACK,
+    show_default=True,
+    shell_complete=complete.HOST,
+    help="Address to serve on; others than this machine's own let the network see the page.",
+)
 @click.option(
     "--save",
     type=values.OUTPUT_FOLDER,

@@ -224,9 +224,9 @@ def _run() -> Any:
             tell_problems(console.warn)
             style_help()
             if "_GLYPHPRESS_COMPLETE" in os.environ:
-                from toolchain.cli import complete
+                from toolchain.cli import complete_shells
 
-                complete.register()
+                complete_shells.register()
             return glyphpress(prog_name="glyphpress", standalone_mode=False)
     except SystemExit as stop:
         if "_GLYPHPRESS_COMPLETE" in os.environ:
@@ -235,7 +235,8 @@ def _run() -> Any:
         # 1 means a failed gate. Other exits are of libraries.
         return _end(stop.__context__ if isinstance(stop.__context__, OSError | click.ClickException) else stop)
     except BaseException as error:  # noqa: BLE001 (a bug keeps its traceback and gets an exit code of its own)
-        return _end(error)
+        # What is printed while a shell completes a line would stand in its middle.
+        return 1 if "_GLYPHPRESS_COMPLETE" in os.environ else _end(error)
 
 
 def _end(error: BaseException) -> int:

@@ -179,6 +179,7 @@ def classes_option(command: Command) -> Command:
         "--classes",
         type=values.CLASSES,
         metavar="CLASSES",
+        shell_complete=complete.CLASSES,
         help="Use only these classes, such as 0-9A-Z or cat,dog; the same as DATA[0-9A-Z].",
     )(cast(Command, wrapped))
 

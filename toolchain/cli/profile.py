@@ -299,7 +299,7 @@ for command in saved_profiles.COMMANDS:
 
 
 @click.command("probe-int8")
-@click.argument("shapes", metavar="[SHAPE...]", nargs=-1)
+@click.argument("shapes", metavar="[SHAPE...]", nargs=-1, shell_complete=complete.ONNX_FILE)
 @options.target_option
 @options.run_options(seed=True)
 @options.json_option

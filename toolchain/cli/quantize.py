@@ -80,7 +80,11 @@ METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")
     "--full-range", is_flag=True, help="ONNX: use all 8 bits of int8 weights; they saturate on x86 without VNNI."
 )
 @click.option(
-    "--keep", multiple=True, metavar="LAYER", help="Keep this layer in float (repeatable); `explain` shows the names."
+    "--keep",
+    multiple=True,
+    metavar="LAYER",
+    shell_complete=complete.KEPT_LAYER,
+    help="Keep this layer in float (repeatable); `explain` shows the names.",
 )
 @click.option(
     "--fallback",

@@ -35,7 +35,11 @@ _TOP = values.Whole(1, 1000)
     help="Turn the picture clockwise by so many degrees first.",
 )
 @click.option(
-    "--classes", type=values.CLASSES, metavar="CLASSES", help="Answer with these classes only, such as 0-9 or A-Za-z."
+    "--classes",
+    type=values.CLASSES,
+    metavar="CLASSES",
+    shell_complete=complete.KINDS,
+    help="Answer with these classes only, such as 0-9 or A-Za-z.",
 )
 @click.option("--alone", is_flag=True, help="Read every character alone, so that an O in a word may become a 0.")
 @click.option(

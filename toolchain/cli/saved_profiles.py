@@ -122,7 +122,12 @@ def compare(
 
 @click.command()
 @click.argument("folder", metavar="[DIR]", default=FOLDER, type=values.FOLDER)
-@click.option("--since", metavar="COMMIT", help="Leave out the runs before this commit: a change that was accepted.")
+@click.option(
+    "--since",
+    metavar="COMMIT",
+    shell_complete=complete.SAVED_COMMIT,
+    help="Leave out the runs before this commit: a change that was accepted.",
+)
 @click.option(
     "--fail-on-slower",
     is_flag=True,

@@ -101,6 +101,7 @@ _OPTIONS = (
         "--from-classes",
         type=values.CLASSES,
         metavar="CLASSES",
+        shell_complete=complete.CLASSES,
         help="Classes that the file reads, where it does not say. Default: those of --data.",
     ),
     _option(
@@ -111,6 +112,7 @@ _OPTIONS = (
     _option(
         "--freeze-until",
         metavar="LAYER",
+        shell_complete=complete.FROZEN_LAYER,
         help="Freeze this layer and those before it, such as features.norm3 (`glyphpress inspect` lists them).",
     ),
     _option(

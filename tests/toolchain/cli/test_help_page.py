@@ -6,11 +6,9 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import rich_click as click
-from click.shell_completion import ShellComplete
 
 from toolchain.cli import help_page
 from toolchain.cli.help_page import PANELS, WIDEST, style_help
@@ -112,42 +110,3 @@ def test_files_are_o_and_output_and_folders_are_out() -> None:
             if "--out" in param.opts:
                 assert param.opts == ["--out"], context.command_path
                 assert not getattr(param.type, "file_okay", True), context.command_path
-
-
-INSIDE_A_MODEL = {"--model", "--layer", "--keep", "--freeze-until", "--weights"}
-FREE = {"--pattern", "--host", "--name", "--url", "--commit", "--since", "--bytes", "shapes"}
-"""Texts of which no list holds all."""
-
-
-def test_whatever_takes_a_name_or_a_file_is_completed() -> None:
-    lacking = []
-    for context in pages():
-        for param in context.command.params:
-            text = isinstance(param.type, click.types.StringParamType)
-            if text and not param._custom_shell_complete and not (INSIDE_A_MODEL | FREE) & {*param.opts, param.name}:
-                lacking.append((context.command_path, param.opts))
-    assert lacking == []
-
-
-@pytest.mark.parametrize(
-    ("words", "offered"),
-    [
-        (["evaluate"], ["a.onnx", "b.tflite"]),
-        (["compare", "a.onnx"], ["a.onnx", "b.tflite", "c.npz"]),
-        (["gate", "--baseline"], ["a.onnx", "b.tflite", "c.npz"]),
-        (["gate", "--from"], ["r.json"]),
-        (["quantize", "a.onnx", "--ranges"], ["r.json"]),
-        (["train", "--config"], ["t.toml"]),
-        (["read"], ["p.png"]),
-    ],
-    ids=" ".join,
-)
-def test_files_are_offered_by_their_kind(
-    words: list[str], offered: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("a.onnx", "b.tflite", "c.npz", "r.json", "t.toml", "p.png"):
-        (tmp_path / name).touch()
-    completer = ShellComplete(program, {}, "glyphpress", "_GLYPHPRESS_COMPLETE")
-    assert [item.value for item in completer.get_completions(words, "")] == offered
-    assert "artifact" in [item.value for item in completer.get_completions(["schema"], "arti")]
