@@ -291,7 +291,15 @@ def _refuse_unused(mode: str, *names: str) -> None:
     from toolchain.core.errors import UsageProblem
 
     for name in filter(options.was_given, names):
-        raise UsageProblem(f"--{name.replace('_', '-')} has no meaning with {mode}; leave one of them out")
+        fix = _SAVED_ALONE.get(mode, "leave one of them out") if name == "save" else "leave one of them out"
+        raise UsageProblem(f"--{name.replace('_', '-')} has no meaning with {mode}; {fix}")
+
+
+_SAVED_ALONE = {
+    "a sweep": "save a run for each number, such as `--threads 2 --batch 8 --save`, and `profile history` shows each",
+    "--per-op": "save the latency of the whole file in a run without --per-op",
+}
+"""What to do instead of saving a run that has no latency of whole files with one number of threads and one batch."""
 
 
 for command in saved_profiles.COMMANDS:

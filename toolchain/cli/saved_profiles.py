@@ -38,8 +38,11 @@ def refuse_taken(files: Mapping[str, Path | None], *, force: bool) -> None:
 
 @click.command("list")
 @click.argument("folder", metavar="[DIR]", default=FOLDER, type=values.FOLDER)
+@click.option("--markdown", type=values.OUTPUT_FILE, help="Write the table to this file as Markdown.")
+@click.option("--csv", type=values.OUTPUT_FILE, help="Write a line for each file to this file, in nanoseconds.")
+@options.run_options(force=True)
 @options.json_option
-def list_(*, folder: Path, as_json: bool) -> None:
+def list_(*, folder: Path, markdown: Path | None, csv: Path | None, context: RunContext, as_json: bool) -> None:
     """List the runs that `profile --save` kept in a folder, by default ./profiles.
 
     A JSON file that is no saved run is named on stderr, and the exit code is 3.
@@ -47,23 +50,34 @@ def list_(*, folder: Path, as_json: bool) -> None:
     \b
     Example:
       glyphpress profile list
+      glyphpress profile list bench/ --csv runs.csv
     """
     from targets.host.text import argument
     from toolchain.core.errors import EvidenceError
+    from toolchain.core.files import write_whole
     from toolchain.profiling.saved import list_runs
-    from toolchain.report.saved_profiles import runs_dict, runs_list
+    from toolchain.report.saved_profiles import runs_csv, runs_dict, runs_list
 
+    refuse_taken({"--markdown": markdown, "--csv": csv}, force=context.force)
     runs, unreadable = list_runs(folder)
+    none = f"{folder} holds no saved run; `glyphpress profile FILE --save {argument(folder)}` makes one"
     if as_json:
         console.emit("profile-list", runs_dict(runs, unreadable))
     elif runs:
         _show(runs_list(runs))
     else:
-        console.say(f"{folder} holds no saved run; `glyphpress profile FILE --save {argument(folder)}` makes one")
+        console.say(none)
+    has_rows = any(run.rows for run in runs)
+    if markdown and has_rows:
+        write_whole(markdown, runs_list(runs).markdown() + "\n", force=context.force)
+    if csv and has_rows:
+        write_whole(csv, runs_csv(runs), force=context.force)
     for line in unreadable[1:]:
         console.warn(line)
     if unreadable:
         raise EvidenceError(unreadable[0])
+    if (markdown or csv) and not has_rows:
+        raise EvidenceError(none)
 
 
 @click.command()

@@ -33,6 +33,11 @@ def _p50(row: SavedRow) -> str:
     return DASH if ns is None else time_text(ns / 1e9)
 
 
+def _machine(run: SavedProfile, row: SavedRow) -> str:
+    machine = run.machine_of(row)
+    return str(machine.get("board") or machine.get("cpu", DASH))
+
+
 def runs_list(runs: Sequence[SavedProfile]) -> Columns:
     """Return one row for each file of each run."""
     lines = [(run, row) for run in runs for row in run.rows]
@@ -42,12 +47,36 @@ def runs_list(runs: Sequence[SavedProfile]) -> Columns:
         "artifact": [row.artifact for _, row in lines],
         "target": [row.target for _, row in lines],
         "p50": [_p50(row) for _, row in lines],
-        "machine": [
-            str(run.machine_of(row).get("board") or run.machine_of(row).get("cpu", DASH)) for run, row in lines
-        ],
+        "machine": [_machine(run, row) for run, row in lines],
         "quiet": ["no" if run.taints else "yes" for run, _ in lines],
     }
     return Columns(cells, [], ("run", "commit", "artifact", "target", "machine", "quiet"), ("machine", "commit"))
+
+
+def runs_csv(runs: Sequence[SavedProfile]) -> str:
+    """Return one line for each file of each run, in nanoseconds; there is a run."""
+    lines = [
+        {
+            "run": run.name,
+            "created": run.created,
+            "commit": run.commit,
+            "artifact": row.artifact,
+            "sha256": row.sha256,
+            "bytes": row.bytes,
+            "target": row.target,
+            "threads": row.facts.threads if row.facts else None,
+            "batch": row.batch,
+            "p50_ns": row.timed.percentile(50) if row.timed else None,
+            "samples": len(row.timed.samples_ns) if row.timed else 0,
+            "instructions": row.instructions.median if row.instructions else None,
+            "machine": _machine(run, row),
+            "quiet": not run.taints,
+            "refused": row.refused,
+        }
+        for run in runs
+        for row in run.rows
+    ]
+    return spreadsheet_csv(lines)
 
 
 def runs_dict(runs: Sequence[SavedProfile], unreadable: Sequence[str]) -> dict[str, Any]:

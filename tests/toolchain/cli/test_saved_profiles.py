@@ -38,6 +38,14 @@ def test_a_run_is_kept_listed_and_compared(glyphpress: Program, here: Path) -> N
     shown = glyphpress("profile", "list").out
     assert shown.splitlines()[0].split() == ["run", "commit", "artifact", "target", "p50", "machine", "quiet"]
     assert max(map(len, shown.splitlines())) <= 100
+    assert glyphpress("profile", "list", "--markdown", "l.md", "--csv", "l.csv").code == 0
+    assert (here / "l.md").read_text().startswith("| run | commit | artifact | target | p50 |")
+    lines = list(csv.DictReader((here / "l.csv").read_text().splitlines()))
+    assert [line["run"] for line in lines] == [first, second]
+    assert [float(line["p50_ns"]) for line in lines] == [run["files"][0]["p50_ns"] for run in listed["runs"]]
+    taken = glyphpress("profile", "list", "--csv", "l.csv")
+    assert (taken.code, taken.out) == (2, "")
+    assert glyphpress("profile", "list", "--csv", "l.csv", "--force").code == 0
     done = glyphpress("profile", "compare", first, second, "--markdown", "c.md", "--csv", "c.csv")
     assert done.code == 0, done.err
     assert "a.onnx has the same content in both runs" in done.out
@@ -47,6 +55,14 @@ def test_a_run_is_kept_listed_and_compared(glyphpress: Program, here: Path) -> N
     assert said["schema"] == "glyphpress/profile-compare/1"
     assert float(line["ratio"]) == said["rows"][0]["ratio"]["ratio"]
     assert said["run"]["path"] == second
+
+
+def test_a_list_of_nothing_writes_no_file_and_says_so(glyphpress: Program, tmp_path: Path) -> None:
+    (tmp_path / "profiles").mkdir()
+    done = glyphpress("profile", "list", tmp_path / "profiles", "--csv", tmp_path / "l.csv")
+    assert done.code == 3
+    assert "holds no saved run; `glyphpress profile FILE --save" in done.err
+    assert not (tmp_path / "l.csv").exists()
 
 
 def test_the_folder_stands_behind_save_and_a_model_there_is_refused(glyphpress: Program, here: Path) -> None:
@@ -74,7 +90,8 @@ def test_a_file_that_is_called_as_a_command_is_still_timed(glyphpress: Program, 
         (["compare", "a.json"], "Missing argument 'RUN'"),
         (["--json", "list"], "list"),
         (["a.onnx", "--commit", "x"], "give --save too"),
-        (["a.onnx", "--save", "--per-op"], "--save has no meaning with --per-op"),
+        (["a.onnx", "--save", "--per-op"], "--save has no meaning with --per-op; save the latency of the whole file"),
+        (["a.onnx", "--save", "--sweep-threads", "1,2"], "save a run for each number, such as `--threads 2"),
         (["a.onnx", "--histogram", "--sweep-batch", "1"], "--histogram has no meaning with a sweep"),
         (["compare", "a.onnx", "a.onnx", "--csv", "x", "--markdown", "x"], "name one file"),
     ],
