@@ -60,7 +60,10 @@ def ci_text(service: str, job: Job | None = None) -> str:
 def _steps(job: Job, source: Source | None) -> dict[str, str]:
     """Return the values of a file whose job installs glyphpress by pip."""
     if source is None:
-        raise UsageProblem(f"CI cannot install this glyphpress, which came from a folder; give --install {EXAMPLES}")
+        raise UsageProblem(
+            "CI cannot install this glyphpress: it came from a folder that is changed, or whose commit no remote has; "
+            f"push it, or give --install {EXAMPLES}"
+        )
     install = source.requirement(*_extras(job.model, job.candidate))
     return {
         "GLYPHPRESS": _quoted(install),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import re
+import subprocess
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from toolchain.core.errors import UsageProblem
 
@@ -76,21 +79,65 @@ def read_source(text: str, folder: Path | None = None) -> Source:
 def installed_source() -> Source | None:
     """Return what the running glyphpress was installed from, as pip recorded it (PEP 610).
 
-    None where another machine has no such source: a folder, an editable checkout, or an index that pip did not record.
+    For a folder it is the commit of its git checkout, if a remote has that commit and the installed code is that of it.
+    None where another machine has no such source: another folder, or an index that pip did not record.
     """
     try:
         recorded = distribution("glyphpress").read_text("direct_url.json")
     except PackageNotFoundError:
-        return None
-    if not recorded:
-        return None
-    facts: dict[str, Any] = json.loads(recorded)
+        recorded = None
+    facts: dict[str, Any] = json.loads(recorded) if recorded else {}
     url = str(facts.get("url", ""))
-    if not re.match("(https|ssh)://", url):
+    if not recorded or "dir_info" in facts:
+        folder = Path(unquote(urlsplit(url).path)) if url.startswith("file://") else PACKAGE.parent
+        text = _checked_out(folder)
+    elif re.match("(https|ssh)://", url):
+        git = facts.get("vcs_info", {})
+        text = f"git+{url}@{git.get('commit_id')}" if git.get("vcs") == "git" else url
+    else:
         return None
-    git = facts.get("vcs_info", {})
-    text = f"git+{url}@{git.get('commit_id')}" if git.get("vcs") == "git" else url
     try:
-        return read_source(text)
+        return read_source(text) if text else None
     except UsageProblem:
         return None
+
+
+PACKAGE = Path(__file__).resolve().parents[1]
+"""The folder of the package that runs."""
+# `git@git.example.org:them/glyphpress.git`, as git clones by ssh.
+_SSH = re.compile(r"(?P<host>[\w.-]+@[\w.-]+):(?P<path>[^/].*)")
+
+
+def _checked_out(folder: Path) -> str:
+    """Return `git+URL@COMMIT` of a checkout whose commit its remote has; empty for another folder, or changed code."""
+    if not (folder / ".git").exists() or not (folder / PACKAGE.name).is_dir() or _changed(folder):
+        return ""
+    branch = next(iter(_git(folder, "branch", "--remotes", "--contains", "HEAD", "--format=%(refname:short)")), "")
+    remote = branch.partition("/")[0]
+    url = next(iter(_git(folder, "remote", "get-url", remote)), "") if remote else ""
+    if ssh := _SSH.fullmatch(url):
+        url = f"ssh://{ssh['host']}/{ssh['path']}"
+    commit = next(iter(_git(folder, "rev-parse", "HEAD")), "")
+    return f"git+{url}@{commit}" if url and commit else ""
+
+
+def _changed(folder: Path) -> bool:
+    """Return whether the checkout has changes that are in no commit, or is no longer what was installed from it."""
+    if _git(folder, "status", "--porcelain", "--untracked-files=no"):
+        return True
+    checkout = folder / PACKAGE.name
+    if checkout.resolve() == PACKAGE:
+        return False
+    here, there = ({path.relative_to(root): path for path in root.rglob("*.py")} for root in (PACKAGE, checkout))
+    return here.keys() != there.keys() or any(not filecmp.cmp(path, there[name], False) for name, path in here.items())
+
+
+def _git(folder: Path, *words: str) -> list[str]:
+    """Return the lines that git prints, none where it fails or is not installed."""
+    # Neither the repository's hooks nor its settings may start a program.
+    ask = ("git", "-C", str(folder), "-c", "core.fsmonitor=false", *words)
+    try:
+        done = subprocess.run(ask, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
+        return []
+    return done.stdout.splitlines() if done.returncode == 0 else []

@@ -215,7 +215,7 @@ def _refuse_idle_threads(*files: Path) -> None:
     metavar="SOURCE",
     type=NAME,
     help="With --ci: what CI installs: git+URL@COMMIT, the path or address of a wheel, or glyphpress==VERSION. "
-    "Default: what this glyphpress was installed from.",
+    "Default: what this glyphpress was installed from, or the pushed commit of its checkout.",
 )
 @click.option(
     "--model",

@@ -18,6 +18,7 @@ import yaml
 
 from tests.fixtures.environments import Environment, before_install, environment, wheel_once
 from tests.fixtures.small_readers import linear_reader
+from toolchain import ci
 from toolchain.ci import SERVICES, Job, ci_text, write_policy
 from toolchain.ci.source import Source, read_source
 from toolchain.commands.gate import store_baseline
@@ -27,6 +28,14 @@ from toolchain.gate.policy import choose_policy
 pytestmark = pytest.mark.slow
 
 SOURCE = Source("glyphpress==0.2.0")
+
+
+@pytest.fixture(autouse=True)
+def _unpushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --install there is no source, wherever these tests run: not even that of a checkout with a remote."""
+    monkeypatch.setattr(ci, "installed_source", lambda: None)
+
+
 RESULTS = ("gate.junit.xml", "gate.sarif", "gate.md", "gate.flips.png", "verdict.json", "evidence.json")
 
 

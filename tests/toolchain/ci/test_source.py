@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
 from importlib.metadata import PathDistribution
 from pathlib import Path
 
@@ -81,5 +84,64 @@ def test_what_pip_recorded_is_the_default(
     if record is not None:
         (tmp_path / "direct_url.json").write_text(record)
     monkeypatch.setattr(source, "distribution", lambda _name: PathDistribution(tmp_path))
+    monkeypatch.setattr(source, "PACKAGE", tmp_path / "toolchain")
     found = installed_source()
     assert (found and found.text) == (text and text.replace("them/glyphpress", "g"))
+
+
+def git(folder: Path, *words: str) -> str:
+    """Run git with a name of its own and without the user's settings."""
+    who = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main")
+    return subprocess.run(
+        ("git", "-C", str(folder), *who, *words), capture_output=True, text=True, check=True, timeout=60
+    ).stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with the package that runs, whose one commit is pushed, and which pip installed from its folder."""
+    folder = tmp_path / "a checkout"
+    (folder / "toolchain").mkdir(parents=True)
+    (folder / "toolchain" / "a.py").write_text("1\n")
+    git(tmp_path, "init", "--bare", "pushed.git")
+    git(folder, "init")
+    git(folder, "add", ".")
+    git(folder, "commit", "-m", "first")
+    git(folder, "remote", "add", "origin", str(tmp_path / "pushed.git"))
+    git(folder, "push", "origin", "HEAD:main")
+    git(folder, "remote", "set-url", "origin", "https://git.example.org/them/glyphpress.git")
+    (tmp_path / "direct_url.json").write_text(json.dumps({"url": folder.as_uri(), "dir_info": {}}))
+    monkeypatch.setattr(source, "distribution", lambda _name: PathDistribution(tmp_path))
+    monkeypatch.setattr(source, "PACKAGE", folder / "toolchain")
+    return folder
+
+
+def text_of_the_source() -> str | None:
+    found = installed_source()
+    return found and found.text
+
+
+def test_the_pushed_commit_of_a_checkout_is_the_default(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = git(checkout, "rev-parse", "HEAD")
+    assert text_of_the_source() == f"git+https://git.example.org/them/glyphpress.git@{commit}"
+    git(checkout, "remote", "set-url", "origin", "git@git.example.org:them/glyphpress.git")
+    assert text_of_the_source() == f"git+ssh://git@git.example.org/them/glyphpress.git@{commit}"
+    # `pip install .` copied it to another folder.
+    copied = checkout.parent / "toolchain"
+    shutil.copytree(checkout / "toolchain", copied)
+    monkeypatch.setattr(source, "PACKAGE", copied)
+    assert str(text_of_the_source()).endswith(commit)
+    (copied / "a.py").write_text("2\n")
+    assert text_of_the_source() is None
+
+
+def test_a_checkout_that_ci_cannot_fetch_is_none(checkout: Path) -> None:
+    git(checkout, "remote", "set-url", "origin", "https://me:hunter2@git.example.org/them/glyphpress.git")
+    assert text_of_the_source() is None
+    git(checkout, "remote", "set-url", "origin", "https://git.example.org/them/glyphpress.git")
+    (checkout / "toolchain" / "a.py").write_text("2\n")
+    assert text_of_the_source() is None
+    git(checkout, "commit", "-am", "not pushed")
+    assert text_of_the_source() is None
+    shutil.rmtree(checkout / ".git")
+    assert text_of_the_source() is None

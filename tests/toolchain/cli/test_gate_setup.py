@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from tests.conftest import Finished
+from toolchain import ci
 from toolchain.ci import SERVICES, Job, ci_text
 from toolchain.ci.source import read_source
 from toolchain.gate.policy import (
@@ -130,6 +131,7 @@ def test_what_init_cannot_write_is_a_usage_error(
     *, glyphpress: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ci, "installed_source", lambda: None)
     done = glyphpress("gate", "init", *words)
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
     assert message in done.err
