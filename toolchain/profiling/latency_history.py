@@ -18,6 +18,7 @@ from typing import Any
 from toolchain.core.errors import GateFailed, GateInconclusive, UsageProblem
 from toolchain.core.quantities import counted
 from toolchain.evaluation.timings import SLOWER, typical_ns
+from toolchain.profiling.busy_runs import Disturbance, is_explained
 from toolchain.profiling.saved import SHORT, SavedProfile, instant
 from toolchain.stats.change_points import LEVEL, MIN_SEGMENT, Shift, change_points, shift
 from toolchain.stats.decision import Outcome
@@ -28,7 +29,7 @@ ENOUGH = 2 * MIN_SEGMENT
 
 @dataclass(frozen=True)
 class Point:
-    """One run of a file. ns: its typical time (`typical_ns`). quiet: whether the machine was."""
+    """One run of a file. ns: its typical time (`typical_ns`). quiet: whether the machine was, else why not."""
 
     run: str
     created: str
@@ -37,6 +38,7 @@ class Point:
     quiet: bool
     sha256: str
     runtime: str
+    disturbance: Disturbance
 
     @property
     def name(self) -> str:
@@ -74,7 +76,7 @@ class Change:
     """A new level. index: of its first point. runs_before, runs_after: in the levels on both sides.
 
     since: the ratio of the newest level to the level before. standing: whether it is a slowdown that lasts until now.
-    sure: whether the quiet runs alone show that. reasons: what else changed there.
+    sure: whether the quiet runs alone show that, or other work does not explain it. reasons: what else changed there.
     """
 
     index: int
@@ -191,7 +193,8 @@ def latency_history(runs: Sequence[SavedProfile], *, since: str | None = None, s
             facts, machine = row.timed.facts, json.dumps(run.machine_of(row), sort_keys=True)
             key = (row.artifact, row.target, facts.threads, row.timed.batch, machine)
             runtime = f"{facts.runtime} {facts.version}"
-            points[key].append(Point(run.name, run.created, run.commit, ns, not row.timed.taints, row.sha256, runtime))
+            quiet, disturbed = not row.timed.taints, Disturbance.of(row.timed)
+            points[key].append(Point(run.name, run.created, run.commit, ns, quiet, row.sha256, runtime, disturbed))
             current |= {key} if run is newest else set()
     return LatencyHistory(
         tuple(
@@ -218,9 +221,10 @@ def _analysed(series: Series, seed: int) -> Series:
         size, since = (Ratio.of(_shift(logs, before, level)) for level in (after, newest))
         standing = size.slower and since.slower
         quiet = [[k for k in level if series.points[k].quiet] for level in (before, newest)]
-        sure = standing and all(quiet) and Ratio.of(_shift(logs, *quiet)).slower
+        disturbed = ([series.points[k].disturbance for k in level] for level in (before, newest))
+        shown = (all(quiet) and Ratio.of(_shift(logs, *quiet)).slower) or not is_explained(since.low, *disturbed)
         reasons = tuple(_reasons(series.points[index - 1], series.points[index]))
-        changes.append(Change(index, size, len(before), len(after), since, standing, sure, reasons))
+        changes.append(Change(index, size, len(before), len(after), since, standing, standing and shown, reasons))
     return replace(series, changes=tuple(changes))
 
 

@@ -13,14 +13,16 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from targets.session import taints_of
+from targets.session import Timings, taints_of
 from toolchain.core.errors import EvidenceError, GateFailed, GateInconclusive
 from toolchain.core.quantities import counted, percent_text
 from toolchain.evaluation.timings import SLOWER, LatencyRatio, not_quiet, typical_ns
+from toolchain.profiling.busy_runs import Disturbance, is_explained
 from toolchain.profiling.latency import percentiles
 from toolchain.profiling.saved import SavedProfile, SavedRow
 from toolchain.stats.decision import Outcome
@@ -51,7 +53,8 @@ class RunNoise:
 class RowComparison:
     """A file of the later run and the same file, or the only one on that target, in the earlier run.
 
-    ratio: of typical times, its interval by `noise` if that is known; None where either has no latency.
+    ratio: of typical times, its interval by `noise` if that is known; None where either has no latency. repeats: what
+    disturbed the runs that `noise` is of.
     """
 
     base: SavedRow
@@ -59,6 +62,7 @@ class RowComparison:
     ratio: LatencyRatio | None
     noise: RunNoise | None
     instructions_ratio: float | None = None
+    repeats: tuple[Disturbance, ...] = ()
 
     @property
     def taints(self) -> tuple[str, ...]:
@@ -67,14 +71,18 @@ class RowComparison:
 
     @property
     def outcome(self) -> Outcome:
-        """FAIL if it is shown to be slower; INCONCLUSIVE if that is not known, or a machine was not quiet then."""
+        """FAIL if it is shown to be slower; INCONCLUSIVE if that is not known, or other work can explain it."""
         if self.instructions_ratio is not None:
             return Outcome.FAIL if self.instructions_ratio > SLOWER else Outcome.PASS
         if self.ratio is None or self.ratio.low is None:
             return Outcome.INCONCLUSIVE
         if not self.ratio.slower:
             return Outcome.PASS
-        return Outcome.INCONCLUSIVE if self.taints else Outcome.FAIL
+        if not self.taints:
+            return Outcome.FAIL
+        assert self.row.timings, "it has a ratio"
+        explained = not self.noise or is_explained(self.ratio.low, self.repeats, [Disturbance.of(self.row.timings)])
+        return Outcome.INCONCLUSIVE if explained else Outcome.FAIL
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types; times in nanoseconds."""
@@ -137,7 +145,7 @@ def compare_runs(
     for pair in pairs:
         _refuse_other_settings(base, run, *pair)
     known = [base, *others]
-    rows = tuple(_compared(before, after, _noise(after, run, known)) for before, after in pairs)
+    rows = tuple(_compared(before, after, _repeats(after, run, known)) for before, after in pairs)
     compared = {before.key for before, _ in pairs}
     lacking = tuple(f"{run.name} lacks {row.artifact} on {row.target}" for row in base.rows if row.key not in compared)
     remarks = dict.fromkeys([*unlike, *_remarks(rows)])
@@ -196,28 +204,35 @@ def _refuse_other_settings(base: SavedProfile, run: SavedProfile, before: SavedR
             )
 
 
-def _compared(before: SavedRow, after: SavedRow, noise: RunNoise | None) -> RowComparison:
+def _compared(before: SavedRow, after: SavedRow, repeats: Sequence[Sequence[Timings]]) -> RowComparison:
     if before.timed and after.timed:
-        ratio = LatencyRatio.apart(after.timed, before.timed)
-        return RowComparison(before, after, ratio.widened(noise.half) if ratio and noise else ratio, noise)
+        ratio, noise = LatencyRatio.apart(after.timed, before.timed), _noise(repeats)
+        disturbed = tuple(Disturbance.of(timings) for timings in chain.from_iterable(repeats))
+        widened = ratio.widened(noise.half) if ratio and noise else ratio
+        return RowComparison(before, after, widened, noise, repeats=disturbed)
     if before.instructions and after.instructions:
         return RowComparison(before, after, None, None, after.instructions.median / before.instructions.median)
     return RowComparison(before, after, None, None)
 
 
-def _noise(row: SavedRow, run: SavedProfile, known: Sequence[SavedProfile]) -> RunNoise | None:
-    """Return how much repeated runs differ of a file of that name, on that target and a machine like that of `row`.
+def _repeats(row: SavedRow, run: SavedProfile, known: Sequence[SavedProfile]) -> list[list[Timings]]:
+    """Return the repeated runs of a file of that name, on that target and a machine like that of `row`.
 
     Runs of one content in one version of the runtime are repeats.
     """
-    groups: dict[tuple[object, ...], list[float]] = defaultdict(list)
+    groups: dict[tuple[object, ...], list[Timings]] = defaultdict(list)
     for other in known:
         for each in other.rows:
             if each.key == row.key and each.timed and other.machine_of(each) == run.machine_of(row):
-                facts, typical = each.timed.facts, typical_ns(each.timed)
-                if typical:
-                    groups[each.sha256, each.batch, facts.threads, facts.version].append(math.log(typical))
-    repeated = [np.array(logs) for logs in groups.values() if len(logs) > 1]
+                facts = each.timed.facts
+                if typical_ns(each.timed):
+                    groups[each.sha256, each.batch, facts.threads, facts.version].append(each.timed)
+    return [timings for timings in groups.values() if len(timings) > 1]
+
+
+def _noise(repeats: Sequence[Sequence[Timings]]) -> RunNoise | None:
+    """Return how much repeated runs differ, None where there are too few."""
+    repeated = [np.log([typical_ns(each) or math.nan for each in timings]) for timings in repeats]
     freedom = sum(len(logs) - 1 for logs in repeated)
     if freedom < MIN_FREEDOM:
         return None

@@ -80,6 +80,13 @@ def test_a_slowdown_of_busy_runs_alone_is_not_sure() -> None:
     assert quiet.outcome is Outcome.FAIL
 
 
+def test_a_slowdown_of_half_is_sure_where_every_run_was_as_busy() -> None:
+    history = latency_history([*runs((12, 100), **BUSY), *runs((6, 200), first=12, **BUSY)])
+    with pytest.raises(GateFailed, match=r"slower since c12"):
+        history.require_not_slower()
+    assert latency_history([*runs((12, 100)), *runs((6, 200), first=12, **BUSY)]).outcome is Outcome.INCONCLUSIVE
+
+
 def test_machines_and_settings_are_kept_apart_and_old_series_do_not_fail() -> None:
     old = runs((10, 100), (6, 120), cpu="Cortex-A53")
     history = latency_history([*old, *runs((10, 50), first=16)])

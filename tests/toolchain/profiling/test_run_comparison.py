@@ -91,6 +91,18 @@ def test_only_files_of_other_names_are_compared_and_that_is_said() -> None:
         compare_runs(saved_run(0), two)
 
 
+def test_a_machine_that_is_always_busy_still_shows_a_file_that_is_twice_as_slow() -> None:
+    repeats = [saved_run(number, 100_000 + 1000 * number, **BUSY) for number in range(4)]
+    base, *others = repeats
+    slow = saved_run(5, 200_000, sha256="b" * 64, **BUSY)
+    assert compare_runs(base, slow, others).outcome is Outcome.FAIL
+    assert compare_runs(base, saved_run(5, 140_000, **BUSY), others).outcome is Outcome.INCONCLUSIVE
+    assert compare_runs(base, slow).outcome is Outcome.INCONCLUSIVE, "without repeats nothing is known of busy runs"
+    calm = [saved_run(number, 100_000 + 1000 * number) for number in range(4)]
+    assert compare_runs(calm[0], slow, calm[1:]).outcome is Outcome.INCONCLUSIVE
+    assert compare_runs(base, saved_run(5, 130_000), others).outcome is Outcome.FAIL, "only the earlier run was busy"
+
+
 def test_what_cannot_be_said_is_no_pass() -> None:
     busy = compare_runs(saved_run(0), saved_run(1, 110_000, **BUSY))
     assert busy.outcome is Outcome.INCONCLUSIVE
