@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 @click.option(
     "--for",
     "language",
-    type=click.Choice(["python-onnx", "python-litert", "javascript", "c++", "java-android"]),
+    type=click.Choice(["python-onnx", "python-litert", "javascript", "web", "c++", "java-android"]),
     help="What the program is written for. Default: the one that opens the file.",
 )
 @click.option(
-    "-o", "--output", type=values.OUTPUT_FILE, help="Write the program to this file (.py, .mjs, .cpp, .java)."
+    "-o", "--output", type=values.OUTPUT_FILE, help="Write the program to this file (.py, .mjs, .html, .cpp, .java)."
 )
 @options.run_options(force=True)
 def snippet(*, file: Path, language: str | None, output: Path | None, context: RunContext) -> None:
@@ -36,6 +36,7 @@ def snippet(*, file: Path, language: str | None, output: Path | None, context: R
       glyphpress snippet out/static-int8.onnx -o out/read.py
       glyphpress snippet out/static-int8.tflite > out/read.py
       glyphpress snippet out/static-int8.onnx --for javascript -o out/read.mjs
+      glyphpress snippet out/static-int8.tflite --for web -o out/read.html
       glyphpress snippet out/static-int8.onnx --for c++ -o out/read.cpp
       glyphpress snippet static-int8.tflite --for java-android > GlyphReader.java
     """

@@ -22,7 +22,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from calibration import glyph
 from calibration.dataset import SIDE
 from targets.artifact import Artifact, Format
-from targets.browser.chromium import ONNXRUNTIME_WEB
+from targets.browser import ARRAY_TYPES
+from targets.browser.chromium import LITERT_JS, ONNXRUNTIME_WEB
 from targets.host.runtime_session import TensorCodec, codecs_of, input_and_output
 from targets.preprocess import TURNS, Orientation
 from toolchain.core.errors import UsageProblem
@@ -33,18 +34,25 @@ class Language:
     """What a program can be written for.
 
     packages: format -> what runs its files, as the installer takes it. runtime: its import, in Python. arrays: type of
-    an input or output -> its array (in Java its bytes); files with other types are refused.
+    an input or output -> its array (in Java its bytes); files with other types are refused. types: format -> the types
+    that its runtime takes, where these are not all. port: suffix of the port of glyph.py, by default its programs' own.
     """
 
     packages: dict[Format, str]
     template: str
     runtime: str = ""
     arrays: dict[str, str] | None = None
+    types: dict[Format, tuple[str, ...]] | None = None
+    port: str = ""
 
     @property
     def suffix(self) -> str:
         """Return the suffix of its programs."""
         return Path(self.template).with_suffix("").suffix
+
+    def known_types(self, kind: Format) -> list[str]:
+        """Return the types of inputs and outputs that its programs know in files of this format."""
+        return [each for each in self.arrays or () if not self.types or each in self.types[kind]]
 
 
 _JAVASCRIPT = {"float32": "Float32Array", "uint8": "Uint8Array", "int8": "Int8Array", "int32": "Int32Array"}
@@ -54,6 +62,10 @@ _ANDROID: dict[Format, str] = {
     "tflite": "com.google.ai.edge.litert:litert:2.2.0",
     "onnx": "com.microsoft.onnxruntime:onnxruntime-android:1.29.0",
 }
+_WEB: dict[Format, str] = {
+    "onnx": f"onnxruntime-web@{ONNXRUNTIME_WEB.version}",
+    "tflite": f"{LITERT_JS.name}@{LITERT_JS.version}",
+}
 LANGUAGES: dict[str, Language] = {
     "python-onnx": Language({"onnx": "onnxruntime"}, "python.py.j2", "import onnxruntime"),
     "python-litert": Language(
@@ -62,6 +74,7 @@ LANGUAGES: dict[str, Language] = {
     "javascript": Language(
         {"onnx": f"onnxruntime-web@{ONNXRUNTIME_WEB.version} sharp@0.35.5"}, "javascript.mjs.j2", arrays=_JAVASCRIPT
     ),
+    "web": Language(_WEB, "web.html.j2", arrays=_JAVASCRIPT, types=ARRAY_TYPES, port=".mjs"),
     "c++": Language({"onnx": "onnxruntime"}, "cpp.cpp.j2", arrays=_CPP),
     "java-android": Language(_ANDROID, "android.java.j2", arrays=_JAVA),
 }
@@ -87,10 +100,10 @@ def snippet(artifact: Artifact, language: str | None = None) -> str:
     chosen = language_for(artifact, language)
     source, sink, index = input_and_output(artifact, *codecs_of(artifact))
     for spec in (source.spec, sink.spec):
-        if chosen.arrays and spec.dtype not in chosen.arrays:
-            known = ", ".join(chosen.arrays)
+        if chosen.arrays and spec.dtype not in (known := chosen.known_types(artifact.format)):
             raise UsageProblem(
-                f"{spec.name} of {artifact.path.name} is {spec.dtype}; a program for {language} knows {known}"
+                f"{spec.name} of {artifact.path.name} is {spec.dtype}, and a program for {language} knows "
+                f"{', '.join(known)}; give another --for, or export the file with float input and output"
             )
     batch, preprocess = source.batch or 1, artifact.preprocess
     facts: dict[str, Any] = {
@@ -111,7 +124,7 @@ def snippet(artifact: Artifact, language: str | None = None) -> str:
             "array": chosen.arrays[source.spec.dtype],
             "turn": Turn.of(preprocess.orientation),
         }
-        facts["preparation"] = _port(chosen.suffix)
+        facts["preparation"] = _port(chosen.port or chosen.suffix)
     else:
         facts["imports"], facts["preparation"] = _parts(glyph, chosen.runtime)
         facts["turn"] = PYTHON_TURNS[preprocess.orientation]
@@ -122,7 +135,10 @@ def language_for(artifact: Artifact, name: str | None) -> Language:
     """Return a language by its name, or the first one that opens the file; raises UsageProblem where it opens none."""
     fits = [each for each, language in LANGUAGES.items() if artifact.format in language.packages]
     if name not in fits and (name or not fits):
-        advice = f"give --for {fits[0]}" if fits else "give the .onnx that it was made of"
+        others = [f".{kind}" for kind in (LANGUAGES[name].packages if name else ("onnx",))]
+        advice = f"give the {' or '.join(others)} that was made with it"
+        if fits:
+            advice += f", or --for {', '.join(fits[:-1])} or {fits[-1]}"
         raise UsageProblem(f"{name or 'a program'} opens no .{artifact.format} such as {artifact.path.name}; {advice}")
     return LANGUAGES[name or fits[0]]
 
@@ -184,10 +200,15 @@ def _templates() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        autoescape=False,  # Python source, in which every value is a literal
+        autoescape=False,  # source code, in which every value is a literal
     )
-    environment.filters |= {"literal": repr, "json": json.dumps, "c": _c_literal}
+    environment.filters |= {"literal": repr, "json": _json_literal, "c": _c_literal}
     return environment
+
+
+def _json_literal(value: object) -> str:
+    """Return a value in JSON that ends no <script> of a page."""
+    return json.dumps(value).replace("<", "\\u003c")
 
 
 def _c_literal(text: str) -> str:

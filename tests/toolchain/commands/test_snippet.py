@@ -8,39 +8,30 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from calibration.glyph import glyph
-from calibration.load import load
 from targets.host.runtime_session import codecs_of
 from targets.metadata import load_artifact, save_sidecar
 from targets.preprocess import ORIENTATIONS, TURNS, Preprocess
 from tests.fixtures.digit_files import NAMES, digit_files
 from tests.fixtures.native_programs import compiled, java, onnxruntime_android, run
 from tests.fixtures.node_packages import node_packages
+from tests.fixtures.scans import answers_of, close, expected, write_kinds, write_scans
 from tests.fixtures.small_readers import integer_reader, linear_reader
 from toolchain.cli.snippet import snippet as command
 from toolchain.commands.snippet import LANGUAGES, PYTHON_TURNS, Turn, snippet
-from toolchain.evaluation.evaluate import are_probabilities
 from toolchain.evaluation.untracked import open_artifact
 from toolchain.gate.candidate import open_session
-
-PICTURES = 100
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write test digits as scans would be: larger, dark on light, off the centre."""
-    folder = tmp_path_factory.mktemp("pictures")
-    for index, image in enumerate(load("builtin:digits", "test").images[:PICTURES]):
-        scan = Image.new("L", (90, 110), 230)
-        scan.paste(Image.fromarray(230 - (image * 0.7).astype(np.uint8)).resize((56, 56)), (20, 30))
-        scan.save(folder / f"{index:03}.png")
-    return folder
+    return write_scans(tmp_path_factory.mktemp("pictures"))
 
 
 def printed(program: Path, pictures: Path) -> list[str]:
@@ -52,41 +43,12 @@ def printed(program: Path, pictures: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
-Answer = tuple[str, str, float]
-"""Path, character, and percentage."""
-
-
-def answers_of(lines: list[str]) -> list[Answer]:
-    """Return what the lines of a program say."""
-    found = [line.rsplit(maxsplit=2) for line in lines]
-    return [(path.removesuffix(":"), character, float(share.removesuffix("%"))) for path, character, share in found]
-
-
-def close(share: float) -> Any:
-    """Return a percentage up to what another runtime and another softmax may add in its last printed digit."""
-    return pytest.approx(share, abs=0.011)
-
-
 def node(program: Path, pictures: Path) -> subprocess.CompletedProcess[str]:
     """Run a JavaScript program as its first lines say."""
     releases = LANGUAGES["javascript"].packages["onnx"].split()
     (program.parent / "node_modules").symlink_to(node_packages(releases))
     words = ["node", program.name, *map(str, sorted(pictures.iterdir()))]
     return subprocess.run(words, cwd=program.parent, capture_output=True, text=True, check=False, timeout=120)
-
-
-def expected(path: Path, pictures: Path) -> list[str]:
-    """Return what glyphpress itself reads in the pictures."""
-    paths = sorted(pictures.iterdir())
-    glyphs = np.stack([glyph(Image.open(each)) for each in paths])
-    with open_session(artifact := open_artifact(path, None)) as session:
-        answers = session.run(glyphs)
-    if not are_probabilities(answers):
-        raised = np.exp(answers - answers.max(1, keepdims=True))
-        answers = raised / raised.sum(1, keepdims=True)
-    return [
-        f"{each}: {artifact.classes[row.argmax()]}  {row.max():.2%}" for each, row in zip(paths, answers, strict=True)
-    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -129,18 +91,7 @@ def test_a_javascript_program_reads_as_glyphpress_does(
 @pytest.mark.skipif(not shutil.which("npm"), reason="no node and npm: JavaScript programs NOT run")
 def test_a_javascript_program_opens_pictures_of_every_kind_as_pillow_does(glyphpress, tmp_path: Path) -> None:
     path = linear_reader(tmp_path / "reader.onnx")
-    (folder := tmp_path / "pictures").mkdir()
-    ink = np.asarray(load("builtin:digits", "test").images[:5])
-    large = [np.kron(image, np.ones((3, 3), np.uint8)) for image in ink]
-    Image.fromarray(large[0].astype(np.uint16) * 9 + 1000).save(folder / "deep.png")
-    Image.merge("RGBA", [Image.new("L", (84, 84), level) for level in (20, 0, 90)] + [Image.fromarray(large[1])]).save(
-        folder / "clear.png"
-    )
-    tag = Image.Exif()
-    tag[0x0112] = 6
-    Image.fromarray(255 - large[2]).rotate(90).save(folder / "turned.png", exif=tag)
-    Image.fromarray(255 - large[3]).convert("P").save(folder / "palette.png")
-    Image.fromarray(np.stack([255 - large[4]] * 3, -1)).save(folder / "photo.jpg", quality=95)
+    folder = write_kinds(tmp_path / "pictures")
     (tmp_path / "read.mjs").write_text(glyphpress("snippet", path, "--for", "javascript").out)
     done = node(tmp_path / "read.mjs", folder)
     assert done.returncode == 0, done.stderr
@@ -330,7 +281,9 @@ def test_languages_take_their_own_files(glyphpress, tmp_path: Path) -> None:
         for other in (each for each in NAMES if not each.endswith(tuple(language.packages))):
             ran = glyphpress("snippet", tmp_path / other, "--for", name)
             assert (ran.code, ran.out) == (2, "")
-            assert "give --for" in ran.err
+            assert "that was made with it, or --for" in ran.err
+    ran = glyphpress("snippet", tmp_path / NAMES[2], "--for", "javascript")
+    assert "give the .onnx that was made with it, or --for python-litert, web or java-android" in ran.err
 
 
 def test_every_language_can_be_chosen() -> None:
