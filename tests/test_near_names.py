@@ -58,7 +58,7 @@ def test_row39_help_shows_what_the_command_itself_shows(glyphpress: Run, words: 
         pytest.param(["help", "gate", "int"], "did you mean init?", id="row39-topic below a group"),
         pytest.param(["help", "compare", "x"], "see `glyphpress compare --help`", id="row39-topic below a command"),
         pytest.param([FAR], "see `glyphpress --help`", id="row39-command"),
-        pytest.param(["gate", FAR], "see `glyphpress gate --help`", id="row39-command of a group"),
+        pytest.param(["targets", FAR], "see `glyphpress targets --help`", id="row39-command of a group"),
         pytest.param(["quantize", "a.onnx", "-o", "b.onnx", "--scheme", FAR], "quantize --help`", id="row39-choice"),
         pytest.param(["recipe", "show", FAR], "`glyphpress recipe list` shows", id="row39-recipe"),
         pytest.param(["targets", "show", FAR], "`glyphpress targets list` shows", id="row39-target"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -63,7 +62,9 @@ NAME = click.Path(dir_okay=False)
     "--markdown", type=values.OUTPUT_FILE, help="Write a summary for a pull request, with its pictures beside it."
 )
 @click.option("--html", type=values.OUTPUT_FILE, help="Write the whole judgement as one page, with its pictures.")
-@click.option("--verdict", type=values.OUTPUT_FILE, help="Write the whole verdict as JSON (`gate schema verdict`).")
+@click.option(
+    "--verdict", type=values.OUTPUT_FILE, help="Write the whole verdict as JSON (`glyphpress schema verdict`)."
+)
 @click.option(
     "--evidence", multiple=True, type=values.OUTPUT_FILE, help="Store the evidence for --from (once per candidate)."
 )
@@ -270,25 +271,6 @@ def init(
 
 
 gate.add_command(plan)
-
-
-@gate.command()
-@click.argument("what", type=values.Choice(["policy", "verdict"]), default="policy")
-def schema(*, what: str) -> None:
-    """Print the JSON schema of a policy file, or of what --verdict writes.
-
-    \b
-    Example:
-      glyphpress gate schema > gate.schema.json
-      glyphpress gate schema verdict > verdict.schema.json
-    """
-    from toolchain.cli.json_schemas import schema_text
-    from toolchain.gate.policy import schema as policy_schema
-
-    if what == "verdict":
-        click.echo(schema_text(what), nl=False)
-    else:
-        click.echo(json.dumps(policy_schema(), indent=2, ensure_ascii=False))
 
 
 @gate.command()

@@ -1,7 +1,7 @@
-"""The JSON schemas of what `--json` prints and of the files that a press writes, made from the types that hold it.
+"""The JSON schemas of what `--json` prints, of the files that a press writes and of those that users write.
 
-`glyphpress/NAME/1` in a `schema` key means version 1 of the schema NAME. `python -m toolchain.cli.json_schemas FOLDER`
-writes them all.
+They are made from the types that hold the values. `glyphpress/NAME/1` in a `schema` key means version 1 of the schema
+NAME. `python -m toolchain.cli.json_schemas FOLDER` writes them all.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ STABILITY = (
 class Published(NamedTuple):
     """A schema: what it describes, and the types ("module:name") whose keys it has together.
 
-    without: keys of these types that are not printed.
+    without: keys of these types that are not printed. by_hand: users write the file; it has no `schema` key, and keys
+    that the schema does not know are errors.
     """
 
     what: str
     types: tuple[str, ...]
     without: tuple[str, ...] = ()
+    by_hand: bool = False
 
 
 _OURS, _TIMINGS = "toolchain.cli.json_types", "toolchain.cli.json_timings"
@@ -55,6 +57,12 @@ SCHEMAS: dict[str, Published] = {
     "artifact": Published("`FILE.json`, the sidecar of a model file", _SIDECAR, _NOT_IN_SIDECAR),
     "verdict": _types(
         "`verdict.json`, what `glyphpress gate --verdict` writes", "toolchain.report.judgement:verdict_schema"
+    ),
+    "policy": Published(
+        "`gate.toml`, which you write: the limits of `gate`", ("toolchain.gate.policy:schema",), by_hand=True
+    ),
+    "recipe": Published(
+        "`RECIPE.toml`, which you write: the steps of `press`", ("toolchain.recipe:schema",), by_hand=True
     ),
     "inspect": _types("`glyphpress inspect --json`", "toolchain.formats.inspection:Inspection", f"{_OURS}:InspectMore"),
     "data-list": _own("`glyphpress data list --json`", "DataList"),
@@ -106,11 +114,17 @@ SCHEMAS: dict[str, Published] = {
     "plugins": _own("`glyphpress plugins --json`", "Plugins"),
     "version": _own("`glyphpress version --json`", "Version"),
 }
-"""name -> what the schema describes. The `schema` key of a value names it."""
+"""name -> what the schema describes. The `schema` key of a value that glyphpress wrote names it."""
 
 
 def published(name: str) -> dict[str, Any]:
-    """Return a schema (draft 2020-12) by its name in SCHEMAS; keys that it does not know are allowed."""
+    """Return a schema (draft 2020-12) by its name in SCHEMAS; keys that it does not know are allowed.
+
+    Of a file that users write, they are errors.
+    """
+    if SCHEMAS[name].by_hand:
+        head = {"$schema": DRAFT, "$id": identifier(name)}
+        return head | _schema_of(*SCHEMAS[name].types) | {"title": f"glyphpress {name}"}
     properties: dict[str, Any] = {}
     required: list[str] = []
     definitions: dict[str, Any] = {}

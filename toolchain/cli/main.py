@@ -107,7 +107,7 @@ COMMANDS = {
         "Estimate what int8 costs compared with float on a target, with small models of your layers' shapes.",
     ),
     "gate": ("toolchain.cli.gate:gate", "Judge a candidate: exit 0 passed, 1 failed, 5 inconclusive."),
-    "recipe": ("toolchain.cli.recipe:recipe", "List and show recipes, and print the schema of a recipe file."),
+    "recipe": ("toolchain.cli.recipe:recipe", "List and show recipes."),
     "targets": (
         "toolchain.cli.targets:targets",
         "List, show, check and set up the targets on which files run.",
@@ -130,7 +130,7 @@ COMMANDS = {
     ),
     "schema": (
         "toolchain.cli.schema:schema",
-        "Print a JSON schema, or list all: of sidecars, reports, verdicts and of what `--json` prints.",
+        "Print a JSON schema, or list all: of policies, recipes, sidecars, reports, verdicts and what `--json` prints.",
     ),
     "version": (
         "toolchain.cli.help:version",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import rich_click as click
 
 from toolchain.cli import complete, console, options
@@ -12,7 +10,7 @@ from toolchain.cli.groups import NearestGroup
 
 @click.group(cls=NearestGroup)
 def recipe() -> None:
-    """List and show recipes, and print the schema of a recipe file.
+    """List and show recipes. `glyphpress schema recipe` prints the JSON schema of a recipe file.
 
     \b
     Example:
@@ -57,16 +55,3 @@ def show(*, name: str, as_json: bool) -> None:
         console.emit("recipe-show", chosen.model_dump())
     else:
         click.echo(chosen.toml(), nl=False)
-
-
-@recipe.command()
-def schema() -> None:
-    """Print the JSON schema of a recipe file, for editors and checks.
-
-    \b
-    Example:
-      glyphpress recipe schema > recipe.schema.json
-    """
-    from toolchain.recipe import schema as recipe_schema
-
-    click.echo(json.dumps(recipe_schema(), indent=2))

@@ -15,16 +15,6 @@ if TYPE_CHECKING:
     from toolchain.report.report import Report
 
 
-def _print_schema(context: click.Context, _: click.Parameter, asked: bool) -> None:
-    """Print the schema and end, before the folders are looked at."""
-    if not asked or context.resilient_parsing:
-        return
-    from toolchain.cli.json_schemas import schema_text
-
-    click.echo(schema_text("report"), nl=False)
-    context.exit()
-
-
 @click.command()
 @click.argument(
     "paths",
@@ -42,14 +32,6 @@ def _print_schema(context: click.Context, _: click.Parameter, asked: bool) -> No
     help="Write the page of the press without its pictures, or of the comparison, as .html.",
 )
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print the whole report as Markdown.")
-@click.option(
-    "--schema",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_print_schema,
-    help="Print the JSON schema of report.json and exit.",
-)
 @options.run_options(force=True)
 @options.json_option
 def report(

@@ -1,4 +1,4 @@
-"""`glyphpress schema`: the JSON schemas of sidecars, reports, verdicts and of what `--json` prints."""
+"""`glyphpress schema`: the JSON schemas of policies, recipes, sidecars, reports, verdicts and what `--json` prints."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from toolchain.core.errors import UsageProblem
 @click.command()
 @click.argument("name", required=False, shell_complete=complete.SCHEMA)
 def schema(*, name: str | None) -> None:
-    """Print a JSON schema, or list all: of sidecars, reports, verdicts and of what `--json` prints.
+    """Print a JSON schema, or list all: of policies, recipes, sidecars, reports, verdicts and what `--json` prints.
 
     \b
     Example:
-      glyphpress schema artifact > artifact.schema.json
+      glyphpress schema policy > policy.schema.json
       glyphpress schema
     """
     from toolchain.cli.json_schemas import SCHEMAS, STABILITY, schema_text

@@ -8,7 +8,7 @@ action = "fail" # or "warn"
 [size]          # of the file
 max = "250KB"
 
-`glyphpress gate init` writes a file with every table explained; `glyphpress gate schema` prints its JSON
+`glyphpress gate init` writes a file with every table explained; `glyphpress schema policy` prints its JSON
 schema.
 """
 
@@ -224,8 +224,7 @@ def schema() -> dict[str, Any]:
         # TOML has no null: a limit that is not asked for is left out.
         table["$ref"] = table.pop("anyOf")[0]["$ref"]
         del table["default"]
-    about = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "glyphpress policy"}
-    return tables | about | {"minProperties": 1}
+    return tables | {"minProperties": 1}
 
 
 def _validated(form: type[P], tables: dict[str, Any], source: str, *, context: str | None) -> P:
@@ -249,7 +248,7 @@ def _explain(error: ValidationError, form: type[PolicyTables]) -> str:
     key = ".".join(keys)
     if first["type"] == "extra_forbidden":
         known = form.kind(keys[0]).model_fields if keys[1:] else [*form.model_fields, *REGISTRY.plugins()]
-        return f"unknown key '{key}'; {nearest(keys[-1], known, 'see `glyphpress gate schema`', cutoff=0.5)}"
+        return f"unknown key '{key}'; {nearest(keys[-1], known, 'see `glyphpress schema policy`', cutoff=0.5)}"
     if first["type"] == "missing":
         return f"'{key}' is missing; the limit [{keys[0]}] needs it"
     return refused(key, first)
@@ -260,7 +259,7 @@ _HEAD = """\
 #
 # Every table is a limit of its own. max is its margin, with a unit. confidence is that of PASS and of FAIL, each
 # shown one-sided; what neither can be shown of is INCONCLUSIVE. action = "warn" tells, but lets it through.
-# To set a limit, take the first # off its lines. `glyphpress gate schema` prints the JSON schema for an editor.
+# To set a limit, take the first # off its lines. `glyphpress schema policy` prints the JSON schema for an editor.
 """
 # The head explains these once for all tables.
 _ORDER = {"max": -1, "min": -1, "confidence": 1, "action": 2}

@@ -212,7 +212,7 @@ def parse(text: str, origin: str) -> Recipe:
     except ValidationError as error:
         problem = _explain(error)
         raise PolicyError(
-            f"{origin}: {problem}{' See' if problem.endswith('?') else '; see'} `glyphpress recipe schema`"
+            f"{origin}: {problem}{' See' if problem.endswith('?') else '; see'} `glyphpress schema recipe`"
         ) from error
 
 

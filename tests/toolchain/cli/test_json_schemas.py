@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Callable, Iterator
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -32,6 +33,8 @@ DATA = ("--data", "builtin:digits")
 SHORT = ("--runs", 10, "--seconds", "1ms")
 TRAIN = ("train", "--data", "builtin:digits[0,1]", "--threads", 1, "--epochs", 1)
 GATE = ("gate", "--baseline", TFLITE, "--candidate", INT8, *DATA, "--policy", "smoke")
+BY_HAND = {"policy": "toolchain/gate/shipped", "recipe": "toolchain/recipe/shipped"}
+"""Schemas of files that users write -> examples."""
 QUANTIZE = ("quantize", FLOAT, "-o", "made.onnx", "--scheme")
 
 
@@ -69,8 +72,9 @@ def test_every_schema_is_valid_says_its_version_and_what_stays() -> None:
     for name in SCHEMAS:
         schema = published(name)
         jsonschema.Draft202012Validator.check_schema(schema)
-        assert schema["properties"]["schema"] == {"const": f"glyphpress/{name}/1"}
-        assert schema["$comment"] == STABILITY
+        if name not in BY_HAND:
+            assert schema["properties"]["schema"] == {"const": f"glyphpress/{name}/1"}
+            assert schema["$comment"] == STABILITY
         identifiers.add(schema["$id"])
     assert len(identifiers) == len(SCHEMAS)
 
@@ -88,6 +92,17 @@ def test_a_reader_of_a_published_schema_accepts_a_later_key() -> None:
     for wrong in (version | {"schema": "glyphpress/version/2"}, version | {"python": 3}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(wrong, published("version"))
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_the_schema_of_a_file_that_users_write_takes_the_shipped_ones_and_no_unknown_key(
+    glyphpress: Run, name: str
+) -> None:
+    validator = jsonschema.Draft202012Validator(json.loads(glyphpress("schema", name).out))
+    for path in (PUBLISHED.parents[1] / BY_HAND[name]).glob("*.toml"):
+        tables = json.loads(json.dumps(tomllib.loads(path.read_text("utf-8"))))
+        validator.validate(tables)
+        assert not validator.is_valid(tables | {"unknown": {}})
 
 
 PRINTED: dict[str, tuple[Any, ...]] = {
@@ -122,6 +137,8 @@ PRINTED: dict[str, tuple[Any, ...]] = {
 }
 ELSEWHERE = {
     "artifact": "below, of every file that is made here",
+    "policy": "below",
+    "recipe": "below",
     "verdict": "toolchain/report/test_judgement.py",
     "data-fetch": "toolchain/cli/test_data.py",
     "report-timings": "below",

@@ -101,7 +101,9 @@ def test_the_schema_refuses_what_the_reader_refuses(text: str) -> None:
         pytest.param("", r"gate\.toml: limits nothing", id="empty"),
         pytest.param('[dorp]\nmax = "1pp"', "unknown key 'dorp'; did you mean drop", id="table"),
         pytest.param('[p95]\nmaximum = "1ms"', "unknown key 'p95.maximum'; did you mean max", id="key"),
-        pytest.param('[banana]\nmax = "1ms"', "unknown key 'banana'; see `glyphpress gate schema`", id="nothing near"),
+        pytest.param(
+            '[banana]\nmax = "1ms"', "unknown key 'banana'; see `glyphpress schema policy`", id="nothing near"
+        ),
         pytest.param("[drop]\nmax = 0.3", r"'drop.max' cannot be 0.3: .* needs quotes and a unit", id="bare number"),
         pytest.param("[drop]\nmax = true", "'drop.max' cannot be true: true needs quotes and a unit", id="true"),
         pytest.param('[drop]\nmax = "0.3"', "needs a number and a unit", id="no unit"),

@@ -125,7 +125,7 @@ def test_the_report_comes_back_from_its_folder(tmp_path: Path) -> None:
 
 def test_the_published_schema_is_that_of_the_program_and_refuses_what_it_does_not_know(glyphpress) -> None:
     published = Path(__file__).parents[3] / "docs" / "schemas" / "report.schema.json"
-    printed_schema = glyphpress("report", "--schema")
+    printed_schema = glyphpress("schema", "report")
     assert printed_schema.code == 0, printed_schema.err
     assert json.loads(printed_schema.out) == json.loads(published.read_text(encoding="utf-8")), (
         "make it anew: python -m toolchain.cli.json_schemas docs/schemas"
