@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as BarDisplay
     from rich.progress import TaskID
 
+    from toolchain.report.tables import Columns
+
 _VERBOSITY = f"{__name__}.verbosity"
 LOG_WIDTH = 100
 """Columns of a table in a log or a pipe: what fits a pull request and a window of usual size."""
@@ -92,6 +94,16 @@ def show(text: str) -> None:
     """Print a rendered table of results, with its colours."""
     end_bars()
     coloured(sys.stdout).write(f"{text}\n")
+
+
+def show_columns(columns: Columns) -> None:
+    """Print a table of results, in a log or a pipe with at most LOG_WIDTH columns."""
+    show(columns.text(width=width() or LOG_WIDTH, colour=not plain()))
+
+
+def command_line() -> tuple[str, ...]:
+    """Return the words of the command that runs, as reports store and show it."""
+    return ("glyphpress", *sys.argv[1:])
 
 
 def width() -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -109,7 +108,7 @@ def gate(
     from toolchain.commands.gate import gate as run
     from toolchain.report.outputs import Outputs
 
-    command = ("glyphpress", *sys.argv[1:])
+    command = console.command_line()
     images = options.data_words(data, context.data_root)
     show = partial(_show, baseline=baseline, candidates=candidates, data=images, as_json=as_json)
     outputs = Outputs(junit, sarif, markdown, verdict, force=context.force, html=html, command=command)

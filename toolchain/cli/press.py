@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from targets.artifact import Format
     from toolchain.checkpoint.load import CheckpointRequest
     from toolchain.core.context import RunContext
+    from toolchain.report.report import Report
     from toolchain.report.rows import Prefer
 
 
@@ -102,7 +102,6 @@ def press(
     from toolchain.commands.press import press as run
     from toolchain.commands.press_request import FORMATS, PressRequest
     from toolchain.core.json_codec import to_json
-    from toolchain.gate.limit import raise_for
     from toolchain.recipe import find
     from toolchain.report.advice import pressed_next
     from toolchain.report.press_report import show_report
@@ -120,7 +119,7 @@ def press(
         plan=TimingPlan(min_seconds=seconds, min_runs=1000, inner=1),
         target=target,
         prefer=prefer,
-        command=("glyphpress", *sys.argv[1:]),
+        command=console.command_line(),
     )
     report = run(asked, out, context)
     steps = pressed_next(report, out, options.data_words(data, context.data_root), chosen)
@@ -129,6 +128,12 @@ def press(
     else:
         show_report(report, console.out())
         _tell_pages(out, steps)
+    _raise_unless_passed(report)
+
+
+def _raise_unless_passed(report: Report) -> None:
+    from toolchain.gate.limit import raise_for
+
     report.raise_unless_complete()
     if report.verdicts:
         raise_for(report.verdicts)
@@ -160,7 +165,6 @@ def demo(*, out: Path, context: RunContext, as_json: bool) -> None:
     from toolchain.core.quantities import points_text
     from toolchain.export import EXPORTERS
     from toolchain.formats import catalog
-    from toolchain.gate.limit import raise_for
     from toolchain.report.press_report import show_report
 
     report = run(out, context)
@@ -177,5 +181,4 @@ def demo(*, out: Path, context: RunContext, as_json: bool) -> None:
         )
         _tell_pages(out)
         console.tell(f"kiosk: glyphpress kiosk {argument(out)} --open (write, and see what each file reads)")
-    report.raise_unless_complete()
-    raise_for(report.verdicts)
+    _raise_unless_passed(report)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import rich_click as click
 
 from toolchain.cli import complete, console, options, saved_profiles, values
 from toolchain.cli.groups import FileGroup
+from toolchain.cli.table_options import TableFiles, table_options
 
 if TYPE_CHECKING:
     from toolchain.commands.profile import ProfileRequest
@@ -72,8 +72,10 @@ if TYPE_CHECKING:
 @click.option("--commit", metavar="NAME", help="Commit that --save notes. Default: of git in the current folder.")
 @click.option("--histogram", is_flag=True, help="Also draw the latencies of each file, in characters.")
 @click.option("-o", "--output", type=values.OUTPUT_FILE, help="Write the raw nanoseconds to this .npz.")
-@click.option("--markdown", type=values.OUTPUT_FILE, help="Write the table and its remarks to this file as Markdown.")
-@click.option("--csv", type=values.OUTPUT_FILE, help="Write every figure to this file, in bytes and nanoseconds.")
+@table_options(
+    markdown="Write the table and its remarks to this file as Markdown.",
+    csv="Write every figure to this file, in bytes and nanoseconds.",
+)
 @click.option(
     "--out",
     type=values.OUTPUT_FOLDER,
@@ -100,8 +102,7 @@ def profile(
     commit: str | None,
     histogram: bool,
     output: Path | None,
-    markdown: Path | None,
-    csv: Path | None,
+    tables: TableFiles,
     out: Path | None,
     context: RunContext,
     as_json: bool,
@@ -121,7 +122,7 @@ def profile(
     from toolchain.commands.profile import ProfileRequest
     from toolchain.profiling.latency import timeable
 
-    files = OutputFiles(output, markdown, csv, out, per_op=per_op, save=save, commit=commit)
+    files = OutputFiles(output, tables, out, per_op=per_op, save=save, commit=commit)
     files.refuse_unfit(artifacts, force=context.force)
     request = ProfileRequest(
         tuple(timeable(path) for path in artifacts),
@@ -151,8 +152,7 @@ class OutputFiles:
     """
 
     output: Path | None
-    markdown: Path | None
-    csv: Path | None
+    tables: TableFiles
     report: Path | None = None
     per_op: bool = False
     save: Path | None = None
@@ -166,11 +166,10 @@ class OutputFiles:
         from toolchain.core.errors import UsageProblem
         from toolchain.core.files import refuse_existing, refuse_folder, refuse_source, refuse_unfit
 
-        files = {"--output": self.output, "--markdown": self.markdown, "--csv": self.csv}
-        for path in filter(None, files.values()):
+        for path in filter(None, (self.output, self.tables.markdown, self.tables.csv)):
             for artifact in artifacts:
                 refuse_source(path, artifact)
-        saved_profiles.refuse_taken(files, force=force)
+        self.tables.refuse_taken(force=force, output=self.output)
         if self.output:
             refuse_unfit(self.output, ".npz", force=force)
         if self.report:
@@ -182,29 +181,25 @@ class OutputFiles:
 
     def write(self, measured: Measurements, request: ProfileRequest, context: RunContext) -> Path | None:
         """Write the files; return that of the saved run."""
-        from toolchain.core.files import write_whole
         from toolchain.report.timings import measurements_csv, measurements_table
 
         force = context.force
         if self.output:
             measured.save_samples(self.output, force=force)
-        if self.markdown:
-            write_whole(self.markdown, measurements_table(measured).markdown() + "\n", force=force)
-        if self.csv:
-            write_whole(self.csv, measurements_csv(measured), force=force)
+        self.tables.write(
+            markdown=lambda: measurements_table(measured).markdown() + "\n",
+            csv=lambda: measurements_csv(measured),
+            force=force,
+        )
         if self.report:
             from toolchain.commands.profile import write_report
 
-            write_report(self.report, measured, request, context, operators=self.per_op, command=_command())
+            write_report(self.report, measured, request, context, operators=self.per_op, command=console.command_line())
         if self.save:
             from toolchain.commands.profile import save_run
 
-            return save_run(self.save, measured, commit=self.commit, command=_command())
+            return save_run(self.save, measured, commit=self.commit, command=console.command_line())
         return None
-
-
-def _command() -> tuple[str, ...]:
-    return ("glyphpress", *sys.argv[1:])
 
 
 def _profile_files(
@@ -224,8 +219,7 @@ def _profile_files(
     if as_json:
         console.emit("profile", measured.to_dict())
     else:
-        width = console.width() or console.LOG_WIDTH
-        console.show(measurements_table(measured).text(width=width, colour=not console.plain()))
+        console.show_columns(measurements_table(measured))
     if histogram and not as_json:
         console.write(f"\n{histograms(measured)}")
     # Last, so that a file that cannot be written costs no result.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from calibration.load import load_or_why, train_split
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.compress import ModelStep, StepContext
-from toolchain.compress.prune import Importance
 from toolchain.compress.prune.sensitivity import Sensitivity, sensitivity
 from toolchain.core.context import RunContext
 from toolchain.core.errors import StageError, UsageProblem
@@ -105,24 +104,13 @@ def sensitivity_of(
     request: CheckpointRequest,
     *,
     data: str,
-    method: Literal["structured", "magnitude"] = "structured",
-    importance: Importance = "l2",
-    round_to: int = 8,
-    tolerance: float = 0.01,
     context: RunContext,
+    **settings: Any,
 ) -> Sensitivity:
-    """Load a checkpoint and the train split, and run `sensitivity` on them."""
+    """Load a checkpoint and the train split, and run `sensitivity` on them with its settings."""
     images = train_split(request.data(data), context.data_root, "sensitivity needs training images")
     settled = settle(checkpoint, request, images, seed=context.seed)
-    return sensitivity(
-        settled.model,
-        images.in_order(settled.model.classes),
-        method=method,
-        importance=importance,
-        round_to=round_to,
-        tolerance=tolerance,
-        context=context,
-    )
+    return sensitivity(settled.model, images.in_order(settled.model.classes), context=context, **settings)
 
 
 def proposed_recipe(result: Sensitivity, name: str) -> Recipe:

@@ -133,6 +133,13 @@ def percentiles(timings: Timings | None) -> dict[str, float | None]:
     return {f"p{q:g}": timings.percentile(q) if timings else None for q in PERCENTILES}
 
 
+def timed_facts(timings: Timings) -> dict[str, Any]:
+    """Return how a file was timed and its percentiles, without the samples."""
+    names = ("batch", "inner", "warmup", "load_ns", "first_run_ns", "machine")
+    facts = {name: getattr(timings, name) for name in names}
+    return facts | {"samples": len(timings.samples_ns), "percentiles_ns": percentiles(timings)}
+
+
 @dataclass(frozen=True, eq=False)
 class ProfileRow:
     """The latency of one artifact. ratio, ratio_p95: of P50 and P95, to the first row's.
@@ -147,24 +154,15 @@ class ProfileRow:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the samples as JSON types; times in nanoseconds."""
-        timings = self.timings
         known: dict[str, Any] = {
             "artifact": self.artifact.path.name,
             "sha256": self.artifact.sha256,
             "bytes": self.artifact.size,
-            "facts": timings.facts,
-            "batch": timings.batch,
-            "samples": len(timings.samples_ns),
-            "inner": timings.inner,
-            "warmup": timings.warmup,
-            "load_ns": timings.load_ns,
-            "first_run_ns": timings.first_run_ns,
-            "percentiles_ns": percentiles(timings),
+            "facts": self.timings.facts,
             "ratio": self.ratio,
             "ratio_p95": self.ratio_p95,
-            "machine": timings.machine,
         }
-        return json_types(known)
+        return json_types(known | timed_facts(self.timings))
 
 
 @dataclass(frozen=True, eq=False)

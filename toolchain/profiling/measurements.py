@@ -21,7 +21,7 @@ from toolchain.core.json_codec import json_types
 from toolchain.evaluation.timings import SLOWER, LatencyRatio, save_timings
 from toolchain.formats import catalog as formats
 from toolchain.formats.graph import Diagnosis
-from toolchain.profiling.latency import percentiles
+from toolchain.profiling.latency import timed_facts
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,6 @@ class MeasuredFile:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the samples as JSON types; times in nanoseconds."""
-        timings = self.timings
         known: dict[str, Any] = {
             "artifact": self.artifact.path.name,
             "sha256": self.artifact.sha256,
@@ -86,11 +85,7 @@ class MeasuredFile:
             "larger": self.larger,
             "reasons": self.reasons,
         }
-        if timings:
-            known |= {name: getattr(timings, name) for name in ("batch", "inner", "warmup", "load_ns", "first_run_ns")}
-            known |= {"samples": len(timings.samples_ns), "machine": timings.machine}
-            known |= {"percentiles_ns": percentiles(timings)}
-        return json_types(known)
+        return json_types(known | (timed_facts(self.timings) if self.timings else {}))
 
 
 @dataclass(frozen=True, eq=False)
