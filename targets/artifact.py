@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from targets.errors import ArtifactError
-from targets.host.text import argument, instead_of, json_text
+from targets.host.text import argument, instead_of, json_text, made_later
 from targets.preprocess import Preprocess
 
 Format = Literal["onnx", "ort", "tflite"]
@@ -256,11 +255,8 @@ def sidecar_of(path: Path) -> Path:
 
 def refuse_later(source: Path, facts: Any) -> None:
     """Raise ArtifactError for facts of a later version of the schema; source: where they stand."""
-    schema = facts.get("schema") if isinstance(facts, dict) else None
-    kind, _, version = SCHEMA.rpartition("/")
-    later = re.fullmatch(rf"{kind}/(\d{{1,9}})", schema) if isinstance(schema, str) else None
-    if later and int(later[1]) > int(version):
-        raise ArtifactError(f"{source}: {schema} is of a later glyphpress; update this one, which reads {SCHEMA}")
+    if problem := made_later(facts, SCHEMA):
+        raise ArtifactError(f"{source} {problem}")
 
 
 def from_facts(path: Path, facts: Facts) -> Artifact:

@@ -104,7 +104,7 @@ def _escape(mark: str) -> str:
 
 _HEAD = 4096
 """Bytes that are read: the schema is at the start of each result file (with 4 bytes per letter in an `.npz`)."""
-_SCHEMA = re.compile(rb'^\s*\{\s*"schema": ?"glyphpress/([a-z-]+)/\d+"')
+_SCHEMA = re.compile(rb'^\s*\{\s*"schema": ?"(glyphpress/([a-z-]+)/\d+)"')
 _DESCRIPTIONS = {
     "artifact": "is the sidecar of a model; give {model}",
     "report": "is the report of a press; `glyphpress report {path}` shows it",
@@ -120,30 +120,89 @@ _DESCRIPTIONS = {
 
 def result_kind(path: Path) -> str:
     """Return the kind of result in a file, by the name of its schema; an empty string for any other file."""
-    import zipfile
-    import zlib
-
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(_HEAD)
-        if head.startswith(b"PK"):
-            with zipfile.ZipFile(path) as packed, packed.open("meta.npy") as stream:
-                # After numpy's header comes text with 4 bytes per letter.
-                _, _, head = stream.read(_HEAD).replace(b"\0", b"").partition(b"\n")
-    except (OSError, KeyError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, EOFError, ValueError):
-        return ""
-    schema = _SCHEMA.match(head)
-    return schema[1].decode() if schema else ""
+    schema = _SCHEMA.match(_start(path))
+    return schema[2].decode() if schema else ""
 
 
 def instead_of(path: Path, *expected: str) -> str:
-    """Return what a result file is and which command takes it; an empty string for `expected` kinds and other files."""
-    kind = result_kind(path)
-    if not kind or kind in expected:
+    """Return what a result file is and which command takes it, or that a later glyphpress wrote it.
+
+    expected: the schemas that the reader knows, such as `glyphpress/report/1`. An empty string for files of these and
+    of earlier versions of them, and for files that are no results.
+    """
+    schema = _SCHEMA.match(_start(path))
+    if not schema:
         return ""
+    kind = schema[2].decode()
+    if known := next((each for each in expected if each.split("/")[1] == kind), ""):
+        return made_later(_values(path), known) if _version(schema[1].decode(), known) else ""
     description = _DESCRIPTIONS.get(
         kind, f"is what `glyphpress {kind} --json` printed; give the file that it describes"
     )
     return description.format(
         path=argument(path), model=path.with_suffix("") if path.suffix == ".json" else "the model"
     )
+
+
+def made_later(values: object, known: str) -> str:
+    """Return that a later glyphpress wrote the values of a result, and what to do; an empty string where none did.
+
+    known: the schema that this version reads, such as `glyphpress/report/1`.
+    """
+    facts: dict[str, Any] = values if isinstance(values, dict) else {}
+    theirs = _version(facts.get("schema"), known)
+    if not theirs:
+        return ""
+    tools = facts.get("tools")
+    maker = tools.get("glyphpress") if isinstance(tools, dict) else facts.get("tool")
+    named = isinstance(maker, str) and re.fullmatch(r"\d[\w.+-]{0,40}", maker)
+    by = f"glyphpress {maker}" if named else "a later glyphpress"
+    ours = known.rpartition("/")[2]
+    return f"was made by {by} (format {theirs}); this is {_own()}, which reads up to {ours}: update glyphpress"
+
+
+def _version(schema: object, known: str) -> int:
+    """Return the version of a schema of the same kind as `known` if it is later, else 0."""
+    kind, _, ours = known.rpartition("/")
+    theirs = re.fullmatch(rf"{re.escape(kind)}/(\d{{1,9}})", schema) if isinstance(schema, str) else None
+    return int(theirs[1]) if theirs and int(theirs[1]) > int(ours) else 0
+
+
+def _own() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"version {version('glyphpress')}"
+    except PackageNotFoundError:  # on a board
+        return "an earlier one"
+
+
+def _start(path: Path, size: int = _HEAD) -> bytes:
+    """Return the first bytes of a file, of the JSON in it where it is an `.npz`; none where that is unreadable."""
+    import zipfile
+    import zlib
+
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(size)
+        if head.startswith(b"PK"):
+            with zipfile.ZipFile(path) as packed, packed.open("meta.npy") as stream:
+                # After numpy's header comes text with 4 bytes per letter.
+                _, _, head = stream.read(size).replace(b"\0", b"").partition(b"\n")
+    except (OSError, KeyError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, EOFError, ValueError):
+        return b""
+    return head
+
+
+_LARGEST = 64 * 1024 * 1024
+"""Bytes of a result that are searched for the version that made it."""
+
+
+def _values(path: Path) -> object:
+    """Return the JSON of a result file, only its schema where the rest cannot be read."""
+    text = _start(path, _LARGEST)
+    try:
+        return json_value(text)
+    except (ValueError, RecursionError):
+        schema = _SCHEMA.match(text)
+        return {"schema": schema[1].decode()} if schema else None

@@ -24,7 +24,7 @@ from toolchain.checkpoint.state import Fitted, find_state, fit_state, modules_in
 from toolchain.checkpoint.torch_files import read_payload, read_program, read_safetensors, read_torchscript
 from toolchain.core.errors import CheckpointError
 from toolchain.formats import catalog
-from toolchain.formats.inspection import InspectedLayer, Inspection, StoredTensor, uncounted_note
+from toolchain.formats.inspection import InspectedLayer, Inspection, StoredTensor, uncounted_note, with_sidecar
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -72,7 +72,7 @@ def inspect_file(
     title = kind_name(kind)
     with translated(lambda reason: CheckpointError(f"{path} is a damaged {title} ({reason}); save or export it again")):
         if kind in catalog.REGISTRY:
-            return catalog.get(kind).inspect(path)
+            return with_sidecar(catalog.get(kind).inspect(path))
         return _inspect_torch(path, kind, model, trust_pickle=trust_pickle, weights=weights)
 
 

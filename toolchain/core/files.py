@@ -283,6 +283,6 @@ def _is_temporary(error: OSError, folder: Path) -> bool:
 
 
 def refuse_other(path: Path, *expected: str) -> None:
-    """Raise EvidenceError, with the command that reads it, where a result of glyphpress is of no kind in `expected`."""
+    """Raise EvidenceError, with what to do, where a result has another schema than `expected` or a later version."""
     if advice := instead_of(path, *expected):
         raise EvidenceError(f"{path} {advice}")

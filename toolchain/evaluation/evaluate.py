@@ -157,7 +157,7 @@ class Evaluation:
         """Read what `save` wrote; raises EvidenceError on anything else."""
         if not path.is_file():
             raise EvidenceError(f"{path}: no such file; `glyphpress evaluate ARTIFACT -o {path.name}` makes one")
-        refuse_other(path, "evaluation", "baseline")
+        refuse_other(path, SCHEMA, "glyphpress/baseline/1")
         try:
             stored = unpacked(path.read_bytes())
             meta = json_value(str(stored["meta"]))

@@ -77,7 +77,7 @@ def load_timings(path: Path) -> StoredRun:
     make = "`glyphpress profile ARTIFACT -o FILE.npz` makes one"
     if not path.is_file():
         raise EvidenceError(f"{path}: no such file; {make}")
-    refuse_other(path, "timings")
+    refuse_other(path, SCHEMA)
     try:
         stored = unpacked(path.read_bytes())
         meta = json_value(str(stored["meta"]))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from targets.artifact import file_sha256
+from targets.artifact import file_sha256, sidecar_of
+from targets.errors import ArtifactError, translated
 from targets.host.text import json_value
+from targets.metadata import load_artifact
 from toolchain.core.context import Progress, silent
 
 LEVEL = 19
@@ -54,7 +56,8 @@ class Inspection:
     shapes. tensors: the largest first. macs: multiply-accumulates per image, of convolutions and matrix products; None
     where the file holds weights alone, or an operator that cannot be counted. inputs, outputs: one line each. metadata:
     what the file or its sidecar says of how it was made. notes: what could not be found out, and how it could. packed:
-    bytes once packed, None for a checkpoint and where that was not measured.
+    bytes once packed, None for a checkpoint and where that was not measured. sidecar: whether the one beside the file
+    describes these bytes; nothing is taken from another one. None where there is none, and for a checkpoint.
     """
 
     path: Path
@@ -70,6 +73,7 @@ class Inspection:
     metadata: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     packed: int | None = None
+    sidecar: Literal["own", "other file", "unreadable"] | None = None
 
     @classmethod
     def of(cls, path: Path, kind: str, tensors: Iterable[StoredTensor], **facts: Any) -> Inspection:
@@ -96,13 +100,26 @@ def uncounted_note(kinds: set[str]) -> tuple[str, ...]:
     return (f"MACs of {', '.join(sorted(kinds))} cannot be counted, so there is no sum",) if kinds else ()
 
 
-def sidecar_facts(path: Path) -> dict[str, Any]:
-    """Return the sidecar of `path`, empty where there is none that can be read."""
+def with_sidecar(inspection: Inspection) -> Inspection:
+    """Return the inspection with what the file's sidecar says, or with a note that says why it is refused.
+
+    A file that describes itself gets only the comparison with its float file from the sidecar.
+    """
+    path, source = inspection.path, sidecar_of(inspection.path)
+    if not source.is_file():
+        return inspection
+    facts: Any = None
     try:
-        facts = json_value(path.with_name(path.name + ".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return facts if isinstance(facts, dict) else {}
+        with translated(ArtifactError):
+            facts = json_value(source.read_bytes())
+        load_artifact(path)
+    except ArtifactError as error:
+        other = isinstance(facts, dict) and facts.get("sha256") not in (None, inspection.sha256)
+        note = f"{source.name} belongs to another file: {error}" if other else f"{source.name} is refused: {error}"
+        return replace(inspection, sidecar="other file" if other else "unreadable", notes=(note, *inspection.notes))
+    if inspection.metadata:
+        facts = inspection.metadata | {key: facts[key] for key in ("fidelity",) if facts.get(key)}
+    return replace(inspection, sidecar="own", metadata=facts)
 
 
 def packed_size(path: Path, *, progress: Progress = silent) -> int:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from targets.host.text import json_value
 from toolchain.core.errors import EvidenceError
+from toolchain.core.files import refuse_other
 from toolchain.core.json_codec import from_json, to_json
 from toolchain.evaluation.damaged import StressAnswers
 from toolchain.evaluation.evaluate import UNREADABLE, Evaluation, save_npz, unpacked
@@ -116,6 +117,7 @@ class Baseline:
         """Read what `save` wrote; raises EvidenceError on anything else, a changed byte of what it holds included."""
         if not path.is_file():
             raise EvidenceError(f"{path}: no such baseline; make it with `glyphpress gate baseline`")
+        refuse_other(path, _Facts.SCHEMA)
         content = path.read_bytes()
         try:
             arrays = unpacked(content)

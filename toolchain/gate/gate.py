@@ -107,7 +107,7 @@ class Evidence:
         """Read what `save` wrote; raises EvidenceError on anything else."""
         if not path.is_file():
             raise EvidenceError(f"{path}: no such evidence; `glyphpress gate ... --evidence {path.name}` makes it")
-        refuse_other(path, "evidence")
+        refuse_other(path, cls.SCHEMA)
         try:
             return from_json(cls, path.read_bytes(), newer=("collected", "plugins"))
         except ValueError as error:

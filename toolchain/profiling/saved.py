@@ -190,9 +190,8 @@ def load(path: Path) -> SavedProfile:
         raise EvidenceError(f"{path}: no such file; {make}") from error
     try:
         values = json_value(content)
-        schema = values.get("schema") if isinstance(values, dict) else None
-        if schema != SCHEMA:
-            raise EvidenceError(f"{path} {_other(path, schema, make)}")
+        if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+            raise EvidenceError(f"{path} {instead_of(path, SCHEMA) or f'is no saved profile; {make}'}")
         if values.get("digest") != _digest(values):
             raise EvidenceError(f"{path}: its digest is not that of its content, so it was changed; {make} again")
         return _profile(path, values)
@@ -201,13 +200,6 @@ def load(path: Path) -> SavedProfile:
     except (ValueError, KeyError, TypeError, AttributeError, TargetError) as error:
         said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise EvidenceError(f"{path}: not a saved profile, or cut off ({said}); {make}") from error
-
-
-def _other(path: Path, schema: object, make: str) -> str:
-    """Return what a file is that is no saved profile of this version."""
-    if isinstance(schema, str) and schema.startswith(SCHEMA.rstrip("1")):
-        return f"has the schema {schema}, and this version reads {SCHEMA}; read it with a newer glyphpress"
-    return instead_of(path, "saved-profile") or f"is no saved profile; {make}"
 
 
 def _profile(path: Path, values: dict[str, Any]) -> SavedProfile:

@@ -326,7 +326,7 @@ def read_ranges(path: Path) -> Ranges:
     """Read a file of ranges; raises StageError where it does not exist, or with what is wrong in it."""
     if not path.is_file():
         raise StageError(f"{path}: no such file of ranges; `glyphpress quantize --save-ranges` writes one")
-    if problem := instead_of(path, "ranges"):
+    if problem := instead_of(path, "glyphpress/ranges/1"):
         raise StageError(f"{path} {problem}")
     try:
         ranges = Ranges.model_validate(json_value(path.read_bytes()))

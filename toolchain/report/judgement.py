@@ -13,7 +13,7 @@ from glyphpress.registry import Plugin, loaded
 from targets.host.text import json_text
 from targets.session import RuntimeFacts, Timings
 from toolchain.core.errors import EvidenceError, PolicyError
-from toolchain.core.files import write_whole
+from toolchain.core.files import refuse_other, write_whole
 from toolchain.core.json_codec import from_json, to_json
 from toolchain.core.json_schema import stored_schema
 from toolchain.core.quantities import points_text, size_text, time_text
@@ -185,6 +185,7 @@ class Judgement:
     @classmethod
     def load(cls, path: Path) -> Judgement:
         """Read what `save` wrote; raises EvidenceError on anything else."""
+        refuse_other(path, cls.SCHEMA)
         try:
             judgement = from_json(cls, path.read_bytes(), whole=False)
             for judged in judgement.candidates:

@@ -277,7 +277,7 @@ class Report:
         file = path / MARK if path.is_dir() else path
         if not file.is_file():
             raise EvidenceError(f"{file}: no report there; give the folder that `glyphpress press --out` wrote")
-        refuse_other(file, "report")
+        refuse_other(file, cls.SCHEMA)
         try:
             report = from_json(cls, file.read_bytes(), whole=False)
             for row in report.rows:

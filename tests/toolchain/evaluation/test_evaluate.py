@@ -87,7 +87,6 @@ def _truncated(path: Path) -> None:
         pytest.param(lambda path: path.write_bytes(b""), id="empty file"),
         pytest.param(_pickled, id="pickle"),
         pytest.param(_without_labels, id="missing labels"),
-        pytest.param(_of_another_version, id="another version"),
         pytest.param(_truncated, id="truncated"),
     ],
 )
@@ -95,6 +94,12 @@ def test_what_is_no_saved_evaluation_is_refused(tmp_path: Path, spoil) -> None:
     spoil(tmp_path / "bad.npz")
     with pytest.raises(EvidenceError, match=r"bad\.npz: not a saved evaluation .* make it with"):
         Evaluation.load(tmp_path / "bad.npz")
+
+
+def test_a_saved_evaluation_of_a_later_version_says_to_update(tmp_path: Path) -> None:
+    _of_another_version(tmp_path / "later.npz")
+    with pytest.raises(EvidenceError, match=r"later\.npz was made by a later glyphpress .*: update glyphpress$"):
+        Evaluation.load(tmp_path / "later.npz")
 
 
 def test_a_choice_of_the_model_s_classes_is_answered_with_what_helps() -> None:

@@ -1,4 +1,4 @@
-"""The packed size: of small files at once, of large ones only where it is asked for, and then with progress."""
+"""The packed size: of small files at once, of large ones only where it is asked for; and whose sidecar lies beside."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 import zstandard
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.fixtures.digit_files import digit_files
 from tests.fixtures.small_models import conv_net
 from toolchain.formats.inspection import QUICK, packed_size, shown_size
 
@@ -113,3 +114,30 @@ def test_in_parts_it_is_the_size_of_one_go_and_then_known(tmp_path: Path) -> Non
     assert shown_size(path) is None
     assert packed_size(path) == len(zstandard.ZstdCompressor(level=19).compress(path.read_bytes()))
     assert shown_size(path) == packed_size(path)
+
+
+@pytest.mark.parametrize("name", ["digits.float.onnx", "digits.static-int8.tflite"])
+def test_a_sidecar_that_is_not_of_these_bytes_is_told_and_nothing_is_taken_from_it(
+    glyphpress: Program, tmp_path: Path, name: str
+) -> None:
+    made = digit_files(tmp_path)
+    other = made["digits.float.tflite" if name.endswith("tflite") else "digits.static-int8.onnx"]
+
+    def told() -> dict[str, Any]:
+        facts: dict[str, Any] = json.loads(glyphpress("inspect", tmp_path / name, "--json").out)
+        return facts
+
+    own = told()
+    assert (own["sidecar"], own["metadata"]["recipe"]) == ("own", made[name].recipe)
+    made[name].sidecar.write_bytes(other.sidecar.read_bytes())
+    facts = told()
+    assert (facts["sidecar"], facts["metadata"]) == ("other file", {})
+    assert f"{name}.json belongs to another file" in facts["notes"][0]
+    shown = glyphpress("inspect", tmp_path / name)
+    assert f"{name}.json belongs to another file" in " ".join(shown.out.split())
+    made[name].sidecar.write_text("{")
+    facts = told()
+    assert (facts["sidecar"], facts["metadata"]) == ("unreadable", {})
+    assert f"{name}.json is refused" in facts["notes"][0]
+    made[name].sidecar.unlink()
+    assert told()["sidecar"] is None

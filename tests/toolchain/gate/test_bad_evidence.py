@@ -66,7 +66,7 @@ PAIRS = [
     ("origin", None, "pairs.origin: it should be a text, not null"),
 ]
 REST = [
-    (("schema",), "glyphpress/evidence/2", "its schema is not glyphpress/evidence/1"),
+    (("schema",), "glyphpress/evidence/2", "format 2.*which reads up to 1: update glyphpress"),
     (("pairs", "candidate", "bytes"), "1000", "pairs.candidate.bytes: it should be a whole number"),
     (("pairs", "candidate", "bytes"), 2**63, "no file has 9223372036854775808 bytes"),
     (("pairs", "candidate", "sha256"), "b", "no name, digest, size or runtime"),

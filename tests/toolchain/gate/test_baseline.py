@@ -186,19 +186,24 @@ def _no_digest(meta: dict[str, Any], arrays: dict[str, Any]) -> None:
     del meta["digest"]
 
 
-def _other_version(meta: dict[str, Any], arrays: dict[str, Any]) -> None:
-    meta["schema"] = "glyphpress/baseline/9"
+def _later_version(meta: dict[str, Any], arrays: dict[str, Any]) -> None:
+    meta |= {"schema": "glyphpress/baseline/9", "tool": "9.1.0"}
 
 
 @pytest.mark.parametrize(
     "change",
-    [_better_answers, _other_stress, _other_line, _other_digest, _more_facts, _more_arrays, _no_digest, _other_version],
+    [_better_answers, _other_stress, _other_line, _other_digest, _more_facts, _more_arrays, _no_digest],
 )
 def test_a_well_formed_file_with_other_content_is_refused(
     change: Callable[[dict[str, Any], dict[str, Any]], None], stored: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(EvidenceError, match="store it again with `glyphpress gate baseline`"):
         read_judged_file(edited(stored, tmp_path / "edited.npz", change), digits())
+
+
+def test_a_baseline_of_a_later_glyphpress_says_to_update(stored: Path, tmp_path: Path) -> None:
+    with pytest.raises(EvidenceError, match=r"made by glyphpress 9\.1\.0 \(format 9\).*: update glyphpress$"):
+        read_judged_file(edited(stored, tmp_path / "edited.npz", _later_version), digits())
 
 
 def test_a_policy_that_names_a_baseline_takes_that_one_alone(

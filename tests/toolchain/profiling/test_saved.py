@@ -49,7 +49,10 @@ BROKEN: dict[str, tuple[Callable[[Path], str], str]] = {
     "cut": (lambda path: path.read_text()[:-500], "not a saved profile, or cut off"),
     "edited": (edited, "so it was changed"),
     "another result": (lambda _: '{"schema": "glyphpress/report/1"}', "is the report of a press"),
-    "newer": (lambda path: path.read_text().replace("saved-profile/1", "saved-profile/2"), "a newer glyphpress"),
+    "newer": (
+        lambda path: path.read_text().replace("saved-profile/1", "saved-profile/2"),
+        "reads up to 1: update",
+    ),
     "foreign": (lambda _: '{"benchmarks": []}', "is no saved profile"),
     "a list": (lambda _: "[1, 2]", "is no saved profile"),
     "empty": (lambda _: "", "not a saved profile"),

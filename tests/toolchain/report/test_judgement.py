@@ -100,7 +100,6 @@ def altered(values: dict[str, Any], *keys: str | int, to: object) -> dict[str, A
         (("candidates", 0, "outcome"), "PASS"),
         (("candidates", 0, "verdicts"), []),
         (("candidates",), []),
-        (("schema",), "glyphpress/verdict/2"),
         (("policy",), {}),
         (("extra",), 1),
     ],
@@ -113,6 +112,13 @@ def test_an_altered_judgement_is_refused(tmp_path: Path, keys: tuple[str | int, 
     path.write_text(json.dumps(altered(values, *keys, to=to)))
     with pytest.raises(EvidenceError, match="; run the gate again"):
         Judgement.load(path)
+
+
+def test_a_judgement_of_a_later_glyphpress_says_who_made_it_and_to_update(tmp_path: Path) -> None:
+    later = {"schema": "glyphpress/verdict/2", "tools": {"glyphpress": "3.0"}}
+    (tmp_path / "verdict.json").write_text(json.dumps(to_json(concluded(DROP, answers(*BAD))) | later))
+    with pytest.raises(EvidenceError, match=r"made by glyphpress 3\.0 \(format 2\).*: update glyphpress$"):
+        Judgement.load(tmp_path / "verdict.json")
 
 
 def test_candidates_that_do_not_belong_together_are_refused() -> None:

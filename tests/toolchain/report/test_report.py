@@ -154,7 +154,7 @@ def test_the_published_schema_is_that_of_the_program_and_refuses_what_it_does_no
         pytest.param(None, "no report there", id="missing"),
         pytest.param("{", "not a stored report", id="no json"),
         pytest.param("[]", "its schema is not glyphpress/report/1", id="another type"),
-        pytest.param('{"schema": "glyphpress/report/9"}', "its schema is not", id="another version"),
+        pytest.param('{"schema": "glyphpress/report/9"}', r"format 9\).*reads up to 1: update", id="later version"),
         pytest.param('{"schema": "glyphpress/report/1"}', "'checkpoint' is missing", id="incomplete"),
         pytest.param("{}", "its schema is not glyphpress/report/1", id="other JSON"),
     ],
@@ -162,7 +162,7 @@ def test_the_published_schema_is_that_of_the_program_and_refuses_what_it_does_no
 def test_what_is_no_report_is_refused(tmp_path: Path, text: str | None, message: str) -> None:
     if text is not None:
         (tmp_path / "report.json").write_text(text)
-    with pytest.raises(EvidenceError, match=f"^{tmp_path / 'report.json'}: .*{message}"):
+    with pytest.raises(EvidenceError, match=f"^{tmp_path / 'report.json'}.* .*{message}"):
         Report.load(tmp_path)
 
 

@@ -8,10 +8,10 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from targets.artifact import ONNX_METADATA_KEY, file_sha256
+from targets.artifact import ONNX_METADATA_KEY
 from targets.host.text import json_value
 from targets.onnxruntime.onnx_file import scales
-from toolchain.formats.inspection import InspectedLayer, Inspection, StoredTensor, sidecar_facts, uncounted_note
+from toolchain.formats.inspection import InspectedLayer, Inspection, StoredTensor, uncounted_note
 from toolchain.formats.onnx.estimators import answers_of, estimator_in, learned
 from toolchain.formats.onnx.file import image_inputs, read_onnx, weight_files
 from toolchain.formats.onnx.layers import onnx_graph
@@ -57,7 +57,7 @@ def inspect_onnx(path: Path) -> Inspection:
         macs=None if unknown else sum(layer.macs for layer in layers),
         inputs=tuple(_described(value, quantization) for value in image_inputs(proto)),
         outputs=tuple(_described(value, quantization) for value in graph.output),
-        metadata=_metadata(proto, path),
+        metadata=_metadata(proto),
         notes=(f"opset {opsets}, IR {proto.ir_version}", *holds, *beside, *uncounted_note(unknown)),
     )
 
@@ -166,17 +166,14 @@ def _dtype(number: int) -> str:
     return {"float": "float32", "double": "float64"}.get(name, name)
 
 
-def _metadata(proto: ModelProto, path: Path) -> dict[str, Any]:
-    """Return the facts in the file, and the `fidelity` of its sidecar, if that describes the same bytes."""
-    sidecar = sidecar_facts(path)
-    current = sidecar.get("fidelity") and sidecar.get("sha256") == file_sha256(path)
+def _metadata(proto: ModelProto) -> dict[str, Any]:
+    """Return the facts in the file."""
     stored = {entry.key: entry.value for entry in proto.metadata_props}
     try:
         ours = json_value(stored.get(ONNX_METADATA_KEY, "{}"))
     except ValueError:
         ours = {"unreadable": stored[ONNX_METADATA_KEY][:200]}
-    facts = ours if isinstance(ours, dict) else {"value": ours}
-    return facts | ({"fidelity": sidecar["fidelity"]} if current else {})
+    return ours if isinstance(ours, dict) else {"value": ours}
 
 
 Shape = tuple[int, ...]

@@ -9,7 +9,7 @@ from typing import Any
 
 from targets.errors import first_line
 from toolchain.core.errors import CheckpointError
-from toolchain.formats.inspection import InspectedLayer, Inspection, StoredTensor, sidecar_facts, uncounted_note
+from toolchain.formats.inspection import InspectedLayer, Inspection, StoredTensor, uncounted_note
 from toolchain.formats.tflite.file import enum_names, mapped, operator_kinds, parsed, shape_of
 
 Shape = tuple[int, ...]
@@ -83,7 +83,6 @@ def inspect_tflite(path: Path) -> Inspection:
         macs=None if unknown else sum(layer.macs for layer in layers),
         inputs=tuple(_described(graph.tensors[index]) for index in graph.inputs),
         outputs=tuple(_described(graph.tensors[index]) for index in graph.outputs),
-        metadata=sidecar_facts(path),
         notes=(
             *((f"{len(model.subgraphs)} subgraphs; the first is shown",) if len(model.subgraphs) > 1 else ()),
             *uncounted_note(unknown),
