@@ -35,13 +35,14 @@ NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 class Deployed:
     """What a board has under a name.
 
-    folder: where, there. current, previous: versions; empty without one. service: the systemd unit that runs, empty
-    without one. notes: what the user has to know or do.
+    folder: where, there. current, previous: versions; empty without one. file: the model of the current version.
+    service: the systemd unit that runs, empty without one. notes: what the user has to know or do.
     """
 
     folder: str
     current: str
     previous: str
+    file: str = ""
     service: str = ""
     notes: list[str] = field(default_factory=list)
 

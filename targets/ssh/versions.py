@@ -53,7 +53,15 @@ def link(folder: Path, name: str, version: str) -> None:
 def state(name: str) -> dict[str, Any]:
     """Return the folder of a name, and its versions."""
     folder = DATA / name
-    return {"folder": str(folder), "current": linked(folder, "current"), "previous": linked(folder, "previous")}
+    current = linked(folder, "current")
+    told = {"folder": str(folder), "current": current, "previous": linked(folder, "previous")}
+    return dict(told, file=model(folder / current) if current else "")
+
+
+def model(folder: Path) -> str:
+    """Return the name of the model in a version's folder: the file that has a sidecar; empty where there is none."""
+    sidecars = sorted(folder.glob("*.json"))
+    return next((path.stem for path in sidecars if path.with_suffix("").is_file()), "")
 
 
 def settle(name: str, version: str, pushed: str, *libraries: str) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def deploy(
     if rollback:
         there = roll_back(board, name=name, port=service)
         facts = asdict(there)
-        did = f"{board}: {name} is back at {there.current}"
+        did = f"{board}: {name} is {there.file or 'the model before'} again (version {there.current})"
     else:
         done = put(Path(files[0]), board, name=name, port=service, data=data or DIGITS, context=context)
         there, facts = done.there, done.to_dict()

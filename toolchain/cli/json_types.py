@@ -312,12 +312,11 @@ class Plugins(TypedDict):
 
 
 class DeployMore(TypedDict):
-    """What was put on a board; port: of the service, 0 without one. The file's keys are missing after --rollback."""
+    """What was put on a board; port: of the service, 0 without one. After --rollback nothing was put there."""
 
     board: str
     name: str
     port: int
-    file: NotRequired[str]
     sha256: NotRequired[str]
     answers: NotRequired[int]
     pushed: NotRequired[dict[str, int]]

@@ -46,7 +46,7 @@ class Delivery:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types."""
         model = {"file": self.artifact.path.name, "sha256": self.artifact.sha256}
-        return model | {"answers": self.answers, "pushed": self.pushed} | asdict(self.there)
+        return asdict(self.there) | model | {"answers": self.answers, "pushed": self.pushed}
 
 
 def deploy(

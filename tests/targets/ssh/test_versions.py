@@ -36,6 +36,15 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_version_is_told_with_the_file_that_it_holds(home: Path) -> None:
+    (home / "two" / "cnn.int8.onnx").write_bytes(b"model")
+    for name in ("cnn.int8.onnx.json", "zeros.json"):
+        (home / "two" / name).write_text("{}")
+    assert not there(home, "settle", "reader", "two", home / "two").returncode
+    assert json.loads(there(home, "switch", "reader", "two", "0", "").stdout)["file"] == "cnn.int8.onnx"
+    assert json.loads(there(home, "switch", "reader", "previous", "0", "").stdout)["file"] == ""
+
+
 def test_packages_stay_when_the_cache_is_emptied(home: Path) -> None:
     (home / "library/module.py").unlink()
     folder = home / ".local/share/glyphpress/reader/one"

@@ -105,7 +105,8 @@ def test_a_deployed_model_reads_pictures_there_and_the_version_before_comes_back
     assert (facts["file"], facts["answers"], facts["service"]) == (INT8, 50, "glyphpress-reader.service")
     assert facts["previous"]
     assert (running(kitchen), asked(port)["model"]) == (INT8, INT8)
-    assert glyphpress("deploy", kitchen.word, "--rollback", "--port", port).code == 0
+    back = glyphpress("deploy", kitchen.word, "--rollback", "--port", port)
+    assert back.out.startswith(f"{kitchen.word}: reader is {FLOAT} again (version {facts['previous']})\n")
     assert (running(kitchen), asked(port)["model"]) == (FLOAT, FLOAT)
     versions = [path for path in (kitchen.home / ".local/share/glyphpress/reader").iterdir() if path.is_dir()]
     assert {path.resolve().name for path in versions} == {facts["current"], facts["previous"]}
