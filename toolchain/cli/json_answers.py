@@ -132,11 +132,19 @@ class ReadPicture(TypedDict):
     characters: list[ReadCharacter]
 
 
+class UnreadPicture(TypedDict):
+    """A picture that could not be read, and why."""
+
+    file: str
+    reason: str
+
+
 class Read(TypedDict):
-    """What a file read in pictures."""
+    """What a file read in pictures; unread: those in which it could not read anything."""
 
     artifact: str
     artifact_sha256: str
     classes: list[str]
     facts: RuntimeFacts
     pictures: list[ReadPicture]
+    unread: list[UnreadPicture]

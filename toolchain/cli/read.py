@@ -73,7 +73,8 @@ def read(
     """Read pictures of handwriting: a word, a line or a page each, with any model file of a press.
 
     The picture is cut into characters, each is read as a glyph, and the text is printed, with the picture's name before
-    each line if there are several. Letters that touch are not cut: it is for printed hand, not for joined writing. A
+    each line if there are several. One that cannot be read, such as a blank one, is named on stderr, and the exit code
+    is 3; the others are read. Letters that touch are not cut: it is for printed hand, not for joined writing. A
     character between letters is read as a letter where the model hardly prefers a digit, and the reverse.
 
     \b
@@ -92,23 +93,30 @@ def read(
     if as_json:
         console.emit("read", readings.to_dict())
     else:
-        _show(readings)
+        _show(readings, pictures)
     # Last, so that a picture that cannot be written costs no reading.
-    for path, reading in zip(overlays, readings.pictures, strict=False):
-        save_overlay(reading, path, force=context.force)
-
-
-def _show(readings: Readings) -> None:
     for reading in readings.pictures:
-        name = f"{reading.path}: " if len(readings.pictures) > 1 else ""
-        for line in reading.text.split("\n"):
+        if reading.path in overlays:
+            save_overlay(reading, overlays[reading.path], force=context.force)
+    readings.raise_unless_all()
+
+
+def _show(readings: Readings, pictures: tuple[Path, ...]) -> None:
+    """Print the readings, and why a picture has none, in the order in which the pictures were given."""
+    by_path, reasons = {reading.path: reading for reading in readings.pictures}, dict(readings.unread)
+    for path in pictures:
+        if path not in by_path:
+            console.warn(reasons[path])
+            continue
+        name = f"{path}: " if len(pictures) > 1 else ""
+        for line in by_path[path].text.split("\n"):
             console.tell(f"{name}{line}")
-        for note in reading.notes:
+        for note in by_path[path].notes:
             console.warn(note)
 
 
-def _overlays(pictures: tuple[Path, ...], output: Path | None, out: Path | None, *, force: bool) -> list[Path]:
-    """Return the overlay to write for each picture, none without the options; raises UsageProblem where one cannot."""
+def _overlays(pictures: tuple[Path, ...], output: Path | None, out: Path | None, *, force: bool) -> dict[Path, Path]:
+    """Return picture -> overlay to write, none without the options; raises UsageProblem where one cannot."""
     from toolchain.core.errors import UsageProblem
     from toolchain.core.files import refuse_source, refuse_unfit
 
@@ -124,4 +132,4 @@ def _overlays(pictures: tuple[Path, ...], output: Path | None, out: Path | None,
         for picture in pictures:
             refuse_source(overlay, picture)
         refuse_unfit(overlay, ".png", force=force)
-    return overlays
+    return dict(zip(pictures, overlays, strict=False))

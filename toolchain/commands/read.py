@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from calibration.words import cut_file
+from calibration.errors import CorruptData, DataError
+from calibration.words import Writing, cut_file
 from targets import catalog
 from targets.artifact import Artifact, file_sha256
 from targets.host.cache import cached
@@ -17,7 +18,7 @@ from targets.session import RuntimeFacts
 from toolchain import models
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.core.context import RunContext
-from toolchain.core.errors import EvidenceError, UsageProblem
+from toolchain.core.errors import EvidenceError, StageError, UsageProblem
 from toolchain.core.versions import tool_versions
 from toolchain.evaluation.reading import Reading, ReadSettings, read_writing
 from toolchain.export import EXPORTERS, export
@@ -29,17 +30,25 @@ DEFAULT = "cnn-deep"
 
 @dataclass(frozen=True)
 class Readings:
-    """What pictures say, by which file and where it ran."""
+    """What pictures say, by which file and where it ran. unread: why others could not be read, with their names."""
 
     artifact: Artifact
     facts: RuntimeFacts
     pictures: tuple[Reading, ...]
+    unread: tuple[tuple[Path, str], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types."""
         model = {"artifact": self.artifact.path.name, "artifact_sha256": self.artifact.sha256}
         about = {"classes": list(self.artifact.classes), "facts": asdict(self.facts)}
-        return model | about | {"pictures": [picture.to_dict() for picture in self.pictures]}
+        unread = [{"file": str(path), "reason": reason} for path, reason in self.unread]
+        return model | about | {"pictures": [picture.to_dict() for picture in self.pictures], "unread": unread}
+
+    def raise_unless_all(self) -> None:
+        """Raise StageError where a picture could not be read."""
+        if self.unread:
+            names, total = ", ".join(str(path) for path, _ in self.unread), len(self.pictures) + len(self.unread)
+            raise StageError(f"{len(self.unread)} of {total} pictures could not be read: {names}")
 
 
 def read_pictures(
@@ -53,22 +62,26 @@ def read_pictures(
     """Read pictures, each of a word, a line or a page.
 
     model: an artifact's file, or the name of a model that ships, `cnn-deep` without one. Such a model is converted on
-    first use and kept in the user's cache. All pictures are cut before anything is read, so that a bad one is reported
-    at once. Raises what `cut_file`, `open_session` and `read_writing` raise, and EvidenceError for a file that nothing
-    describes.
+    first use and kept in the user's cache. All pictures are cut before anything is read; one that cannot be, a blank
+    one for example, does not keep the others from being read. Raises what `cut_file` raises where none can be read,
+    what `open_session` and `read_writing` raise, and EvidenceError for a file that nothing describes.
     """
     settings, context = settings or ReadSettings(), context or RunContext()
-    writings = []
+    writings, unread = list[tuple[Path, Writing]](), list[tuple[Path, str]]()
     for done, path in enumerate(pictures, 1):
-        writings.append(cut_file(path, settings.turn))
+        try:
+            writings.append((path, cut_file(path, settings.turn)))
+        except DataError as error:
+            if len(pictures) == 1:
+                raise
+            unread.append((path, str(error)))
         context.progress("cut into characters", done, len(pictures))
+    if not writings:
+        raise CorruptData("; ".join(reason for _, reason in unread))
     artifact = _artifact(model or DEFAULT, target, context)
     with open_session(artifact, target, context.threads) as session:
-        readings = tuple(
-            read_writing(session, path, writing, settings, context.progress)
-            for path, writing in zip(pictures, writings, strict=True)
-        )
-        return Readings(artifact, session.facts, readings)
+        readings = tuple(read_writing(session, path, writing, settings, context.progress) for path, writing in writings)
+        return Readings(artifact, session.facts, readings, tuple(unread))
 
 
 def _artifact(model: str, target: str | None, context: RunContext) -> Artifact:

@@ -100,6 +100,25 @@ def test_several_pictures_are_named_and_get_their_overlays(folder: Path, glyphpr
     assert "--force" in again.err
 
 
+def test_one_blank_picture_does_not_keep_the_others_from_being_read(
+    folder: Path, glyphpress: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    words = ("read", "marked.png", "blank.png", "cut.png", "page.png", "--artifact", "digits.onnx")
+    done = glyphpress(*words, "-q", "--out", tmp_path / "boxes")
+    assert (done.code, done.out) == (3, "marked.png: 275\npage.png: 314 159\npage.png: 2653\n")
+    reasons = [line for line in done.err.splitlines() if "small marks" not in line]
+    assert "blank.png: there is no ink in it" in reasons[0]
+    assert "cut.png" in reasons[1]
+    assert reasons[2].endswith("2 of 4 pictures could not be read: blank.png, cut.png")
+    assert sorted(path.name for path in (tmp_path / "boxes").iterdir()) == ["marked.overlay.png", "page.overlay.png"]
+    told = glyphpress(*words, "--json")
+    facts = json.loads(told.out)
+    assert (told.code, [picture["file"] for picture in facts["pictures"]]) == (3, ["marked.png", "page.png"])
+    assert [unread["file"] for unread in facts["unread"]] == ["blank.png", "cut.png"]
+    assert "no ink" in facts["unread"][0]["reason"]
+
+
 def test_a_page_on_its_head_is_told_and_can_be_turned(
     folder: Path, floats: dict[Format, Artifact], glyphpress: Run
 ) -> None:
@@ -167,7 +186,7 @@ def test_a_target_that_cannot_be_reached_is_one_line(
     [
         (["blank.png"], 3, "blank.png: there is no ink in it"),
         (["pixel.png"], 3, "pixel.png: there is no ink in it"),
-        (["page.png", "blank.png"], 3, "blank.png: there is no ink in it"),
+        (["blank.png", "pixel.png"], 3, "blank.png: there is no ink in it"),
         (["huge.png"], 3, "at most 16,777,216 are read; scan the page at 300 dpi"),
         (["paper.pdf"], 3, "it is a PDF"),
         (["cut.png"], 3, "damaged picture"),
