@@ -21,6 +21,7 @@ from calibration.idx import unpacks_to_too_much
 from calibration.listener import listener
 from calibration.picture import open_picture
 from calibration.stored import Stored
+from glyphpress.extras import pip_line
 
 if TYPE_CHECKING:
     from pyarrow import DataType
@@ -34,7 +35,7 @@ def read_parquet(paths: list[Path]) -> Stored:
     Raises ReaderMissing without pyarrow, EmptyData, and CorruptData with file and row.
     """
     if find_spec("pyarrow") is None:
-        advice = "pip install 'glyphpress[parquet]', or save it as pictures"
+        advice = f"{pip_line('pyarrow')}, or save it as pictures"
         raise ReaderMissing(f"{paths[0]}: pyarrow is not installed: {advice}")
     files = [_File(path) for path in paths]
     rows = sum(file.rows for file in files)

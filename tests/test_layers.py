@@ -29,7 +29,7 @@ ROWS = (
     ("toolchain.models", "toolchain.stats"),
     ("toolchain.core",),
     ("targets", "calibration"),
-    ("glyphpress.registry",),
+    ("glyphpress.registry", "glyphpress.extras"),
 )
 """Rooms from the top down: each package or loose module under toolchain/, and the other packages as a whole, but for
 the registry, on which all stand."""

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from glyphpress.extras import pip_line
 from targets.artifact import Artifact, TensorSpec
 from targets.errors import RunFailed, TargetUnavailable
 from targets.host.machine import machine_state
@@ -130,7 +131,7 @@ def required_module(name: str, package: str) -> ModuleType:
         with quiet_stderr():
             return import_module(name)
     except ImportError as error:
-        fix = f"install it with `pip install {package}`"
+        fix = f"install it with `{pip_line(name)}`"
         raise TargetUnavailable(f"{package} cannot be imported ({error})", fix) from error
 
 

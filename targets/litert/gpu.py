@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from glyphpress.extras import pip_line
 from targets.artifact import Artifact, Format
 from targets.errors import Misplaced, RunFailed, TargetUnavailable, in_one_line, runtime_errors
 from targets.host import gpu_adapters
@@ -70,7 +71,7 @@ class LiteRtGpu(gpu_adapters.WebGpuTarget):
             compiled_model = import_module("ai_edge_litert.compiled_model")
         except ImportError as error:
             reason = f"this ai-edge-litert has no CompiledModel ({error})"
-            raise TargetUnavailable(reason, "install it with `pip install ai-edge-litert`") from error
+            raise TargetUnavailable(reason, f"install it with `{pip_line('ai_edge_litert')}`") from error
         if not Path(str(compiled_model.__file__)).with_name(_LIBRARY).is_file():
             raise TargetUnavailable(f"this ai-edge-litert comes without {_LIBRARY}", "install a wheel that has it")
         return compiled_model

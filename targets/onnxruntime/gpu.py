@@ -28,6 +28,7 @@ from time import perf_counter_ns
 from types import ModuleType
 from typing import TYPE_CHECKING, ClassVar
 
+from glyphpress.extras import pip_line
 from targets.artifact import Artifact, Format
 from targets.catalog import full_name
 from targets.errors import Misplaced, TargetUnavailable, runtime_errors
@@ -254,7 +255,7 @@ class OrtTensorRt(OrtCuda):
     base_name = "ort-tensorrt"
     provider = "TensorrtExecutionProvider"
     library = "libonnxruntime_providers_tensorrt.so"
-    fix = "install TensorRT 10 with `pip install 'tensorrt>=10,<11'`"
+    fix = f"install TensorRT 10 with `{pip_line('tensorrt')}`"
     packages = ("tensorrt",)
     provider_options: ClassVar[dict[str, str]] = {}
 

@@ -203,7 +203,7 @@ MODULES = (
     "target",
 )
 """All modules of `targets` that the agent imports."""
-BELOW = ("glyphpress/__init__", "glyphpress/registry")
+BELOW = ("glyphpress/__init__", "glyphpress/extras", "glyphpress/registry")
 """What those import beside them."""
 
 

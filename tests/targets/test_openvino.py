@@ -40,4 +40,4 @@ def test_integer_borders_are_quantized_and_dequantized(tmp_path: Path) -> None:
 def test_without_its_package_it_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     state = catalog.get("openvino-cpu").probe()
-    assert (state.ok, state.fix) == (False, "install it with `pip install openvino`")
+    assert (state.ok, state.fix) == (False, "install it with `pip install 'glyphpress[openvino]'`")

@@ -1,26 +1,11 @@
-"""Which extra of glyphpress brings a package that the core does without.
-
-The core judges, evaluates, compares, profiles and reports; training, pressing and TFLite need more.
-"""
+"""Errors for want of a package that an extra of glyphpress brings."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 
+from glyphpress.extras import EXTRAS, pip_line
 from toolchain.core.errors import PackageMissing
-
-PRESS, LITERT = "press", "litert"
-EXTRAS = {
-    "torch": PRESS,
-    "torch_pruning": PRESS,
-    "onnxscript": PRESS,
-    "safetensors": PRESS,
-    "litert_torch": PRESS,
-    "litert_quantizer": PRESS,
-    "ai_edge_litert": LITERT,
-    "flatbuffers": LITERT,
-}
-"""Module -> the extra in pyproject.toml that names its package."""
 
 
 def require(module: str) -> None:
@@ -43,4 +28,4 @@ def missing(error: BaseException | None) -> PackageMissing | None:
 
 
 def _missing(module: str) -> PackageMissing:
-    return PackageMissing(f"{module} is not installed: pip install 'glyphpress[{EXTRAS[module]}]'")
+    return PackageMissing(f"{module} is not installed: {pip_line(module)}")

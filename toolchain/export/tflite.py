@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from glyphpress.extras import pip_line
 from toolchain.checkpoint.float_model import FloatModel
 from toolchain.core.converter_log import output_to_log
 from toolchain.core.errors import PackageMissing, StageError
@@ -48,8 +49,8 @@ def write_tflite(model: FloatModel, path: Path, log: Path | None = None) -> None
     require_room(4 * sum(weight.nbytes for weight in module.state_dict().values()) + 1_000_000)
     if find_spec("litert_torch") is None:
         raise PackageMissing(
-            "litert-torch is not installed: pip install litert-torch, on x86-64 (it has no wheels for other machines; "
-            "there, press with --format onnx)"
+            f"litert-torch is not installed: {pip_line('litert_torch')}, on x86-64 (it has no wheels for other "
+            "machines; there, press with --format onnx)"
         )
     import torch
 

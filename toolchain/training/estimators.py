@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,8 @@ from targets.preprocess import Preprocess
 from toolchain.checkpoint.onnx_graph import BATCH_AXIS, answers, open_session
 from toolchain.core import files
 from toolchain.core.context import RunContext
-from toolchain.core.errors import PackageMissing, UsageProblem
+from toolchain.core.errors import UsageProblem
+from toolchain.core.packages import require
 from toolchain.core.versions import tool_versions
 from toolchain.formats.onnx.estimators import EstimatorFacts, estimator_in
 from toolchain.formats.write_artifact import Origin, refuse_model, write_artifact
@@ -71,8 +71,7 @@ def refuse_unfit(path: Path, *, force: bool) -> None:
     """
     files.refuse_unfit(path, ".onnx", force=force)
     refuse_model(path, force=force)
-    if find_spec("skl2onnx") is None:
-        raise PackageMissing("skl2onnx is not installed: pip install 'glyphpress[sklearn]', or pip install skl2onnx")
+    require("skl2onnx")
 
 
 def fit_estimator(

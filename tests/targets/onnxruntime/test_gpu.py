@@ -137,7 +137,7 @@ def test_a_missing_plugin_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "onnxruntime_ep_webgpu", None)
     state = OrtWebGpu().probe()
     assert not state.ok
-    assert "pip install onnxruntime-ep-webgpu" in state.fix
+    assert "pip install 'glyphpress[webgpu]'" in state.fix
 
 
 def test_a_setting_that_is_not_known_raises() -> None:

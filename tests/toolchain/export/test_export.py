@@ -126,6 +126,6 @@ def test_a_machine_without_the_tflite_converter_is_told_what_to_do(
     float_model: FloatModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("toolchain.export.tflite.find_spec", lambda name: None)
-    with pytest.raises(PackageMissing, match="pip install litert-torch"):
+    with pytest.raises(PackageMissing, match=r"pip install 'glyphpress\[press\]'"):
         export(float_model, "tflite", tmp_path / "none.tflite")
     assert list(tmp_path.iterdir()) == []

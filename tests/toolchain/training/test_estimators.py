@@ -155,7 +155,7 @@ def test_only_onnx_is_written(tmp_path: Path) -> None:
 
 
 def test_without_skl2onnx_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolchain.training.estimators.find_spec", lambda _name: None)
+    monkeypatch.setattr("toolchain.core.packages.find_spec", lambda _name: None)
     with pytest.raises(PackageMissing, match=r"glyphpress\[sklearn\]"):
         fitted("svc", tmp_path / "svc.onnx")
 
