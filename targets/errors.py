@@ -102,6 +102,25 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
 
 
+_PYTHONS_OWN = re.compile(
+    r"object|indices|unhashable|not supported|not iterable|argument|literal for int|to unpack|NoneType"
+)
+"""Stands in messages of Python about values of another type, which say nothing to who wrote the file."""
+
+
+def plain_reason(error: BaseException) -> str:
+    """Return why the values of a file cannot be read, without Python's words: which key is missing or not known."""
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    text = in_one_line(error)
+    if unknown := re.search(r"unexpected keyword argument ('\w+')", text):
+        return f"unknown key {unknown[1]}"
+    if missing := re.search(r"missing \d+ required (?:positional|keyword-only) arguments?: (.*)", text):
+        return f"{missing[1]} is missing"
+    is_pythons_own = isinstance(error, TypeError | AttributeError | ValueError) and _PYTHONS_OWN.search(text)
+    return "a value has another type than it should" if is_pythons_own else text
+
+
 def in_one_line(error: BaseException) -> str:
     """Return an error's message as one line, at most 300 characters of it."""
     return " ".join(str(error).split())[:300]

@@ -19,7 +19,7 @@ from targets.artifact import (
     refuse_later,
     sidecar_of,
 )
-from targets.errors import ArtifactError, translated
+from targets.errors import ArtifactError, plain_reason, translated
 from targets.host.text import json_value
 from targets.preprocess import Preprocess
 
@@ -58,7 +58,7 @@ def load_artifact(path: Path) -> Artifact:
     try:
         with translated(ArtifactError):
             facts = json_value(sidecar.read_bytes()) if source == sidecar else _embedded_facts(path, sha256)
-            artifact = from_facts(path, facts)
+            artifact = _described(path, facts)
     except ArtifactError as error:
         refuse_later(source, facts)
         raise ArtifactError(f"{source}: not glyphpress metadata ({error}); export the model again") from error
@@ -68,6 +68,13 @@ def load_artifact(path: Path) -> Artifact:
             "your own anew: `glyphpress adopt --force`"
         )
     return artifact if source == sidecar else replace(artifact, preprocess_source="file metadata")
+
+
+def _described(path: Path, facts: Facts) -> Artifact:
+    try:
+        return from_facts(path, facts)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(plain_reason(error)) from error
 
 
 def adopt(path: Path, *, preprocess: Preprocess, classes: tuple[str, ...]) -> Artifact:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.artifact import Artifact
-from targets.errors import RunFailed
+from targets.errors import RunFailed, plain_reason
 from targets.host.machine import busy_by_others, taints
 from targets.host.text import as_written
 
@@ -209,7 +209,7 @@ class Timings:
             read = {"samples_ns": np.array(samples, np.int64), "facts": RuntimeFacts.from_dict(values["facts"])}
             return cls(**values | read | {"blocks": tuple(blocks), "interrupted": tuple(interrupted)})
         except (KeyError, TypeError, ValueError) as error:
-            raise RunFailed(f"not stored timings ({error!r}); time again") from error
+            raise RunFailed(f"not stored timings ({plain_reason(error)}); time again") from error
 
 
 def taints_of(timings: Iterable[Timings]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 from platformdirs import user_config_path
 
 from targets.errors import TargetUnavailable, UnknownTarget, nearest, translated
+from targets.host.text import as_written
 
 SHIPPED = Path(__file__).parent
 _LIST = "`glyphpress targets list` shows them"
@@ -118,7 +119,8 @@ def _check(path: Path, values: dict[str, Any]) -> None:
         if key not in known:
             raise UnknownTarget(f"{path}: no key '{key}'; {nearest(key, known, _EXAMPLE)}")
         if not _fits(known[key], value):
-            raise UnknownTarget(f"{path}: {key} is not of type {known[key]}; correct it")
+            wanted = _WANTED[known[key].partition("[")[0]]
+            raise UnknownTarget(f"{path}: {key} must be {wanted}, not {as_written(value)}; correct it")
     if not 0 <= values.get("threads", 1) <= _THREADS:
         raise UnknownTarget(f"{path}: threads is {values['threads']}, not 0 (all cores) to {_THREADS:,}; correct it")
     for budget, text in values.get("budgets", {}).items():
@@ -126,6 +128,15 @@ def _check(path: Path, values: dict[str, Any]) -> None:
             raise UnknownTarget(f"{path}: the budget {budget} is '{text:.40}', not a number and unit such as 10ms")
     for budget in sorted(set(values.get("budgets", {})) - set(BUDGETS)):
         raise UnknownTarget(f"{path}: no budget '{budget}'; {nearest(budget, BUDGETS, _EXAMPLE)}")
+
+
+_WANTED = {
+    "str": 'a text, such as "a"',
+    "int": "a whole number",
+    "tuple": 'a list of texts, such as ["a", "b"]',
+    "dict": 'a table of texts, such as p50 = "10ms"',
+}
+"""How messages call the type of a key, by the name of that in Python."""
 
 
 def _fits(kind: str, value: object) -> bool:

@@ -217,7 +217,7 @@ _PLAIN = (
     (r"a valid number(, .*)?", "a number"),
     (r"a valid boolean(, .*)?", "true or false"),
     (r"a valid string", "a text"),
-    (r"a valid (list|tuple)", "a list"),
+    (r"a valid (list|tuple|array)", "a list"),
     (r"a valid (dictionary|mapping)( or .*)?", "a table"),
 )
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-from targets.errors import TargetError
+from targets.errors import TargetError, plain_reason
 from targets.host.text import argument, instead_of, json_text, json_value
 from targets.session import Instructions, RuntimeFacts, TimingPlan, Timings
 from toolchain.core.errors import EvidenceError
@@ -198,8 +198,7 @@ def load(path: Path) -> SavedProfile:
     except RecursionError as error:
         raise EvidenceError(f"{path}: not a saved profile (it is nested too deeply); {make}") from error
     except (ValueError, KeyError, TypeError, AttributeError, TargetError) as error:
-        said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise EvidenceError(f"{path}: not a saved profile, or cut off ({said}); {make}") from error
+        raise EvidenceError(f"{path}: not a saved profile, or cut off ({plain_reason(error)}); {make}") from error
 
 
 def _profile(path: Path, values: dict[str, Any]) -> SavedProfile:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -122,3 +124,27 @@ def test_the_commit_is_that_of_git_or_of_the_service(tmp_path: Path, monkeypatch
     assert (commit, committed[-6:]) == (head, "+00:00")
     monkeypatch.setenv("PATH", "")
     assert checked_out() == ("f" * 40, "")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda values: values["rows"][0].pop("timings"), "'timings' is missing"),
+        (lambda values: values["rows"][0]["timings"]["facts"].update(cores=4), "unknown key 'cores'"),
+        (lambda values: values["rows"][0]["timings"].update(samples_ns=7), "a value has another type than it should"),
+        (lambda values: values.update(rows=4), "a value has another type than it should"),
+        (lambda values: values.update(threads="1"), 'threads: it should be a whole number, not "1"'),
+    ],
+)
+def test_a_value_that_cannot_be_read_is_told_in_plain_words(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], said: str
+) -> None:
+    (path,) = kept(tmp_path, saved_run())
+    values = json.loads(path.read_text())
+    del values["digest"]
+    change(values)
+    content = json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
+    path.write_text(json.dumps(values | {"digest": hashlib.sha256(content).hexdigest()}))
+    with pytest.raises(EvidenceError, match=re.escape(said)) as refused:
+        load(path)
+    assert not re.search(r"Error|object|argument|__init__", str(refused.value))

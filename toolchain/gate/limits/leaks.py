@@ -20,6 +20,7 @@ from calibration.dataset import Dataset, Images
 from calibration.errors import DataError
 from calibration.sample import draw, image_hashes
 from targets.artifact import Artifact
+from targets.errors import plain_reason
 from targets.preprocess import ORIENTATIONS, TURNS, Orientation
 from toolchain.core.errors import EvidenceError
 from toolchain.core.json_codec import Count
@@ -123,7 +124,9 @@ def _calibrated_on(artifact: Artifact, train: Dataset, in_test: NDArray[np.bool_
     try:
         size, seed, digest = int(recorded["images"]), int(recorded["seed"]), recorded["sha256"]
     except (KeyError, TypeError, ValueError) as error:
-        raise EvidenceError(f"{name}: its sidecar's calibration cannot be read ({error!r}); press it again") from error
+        raise EvidenceError(
+            f"{name}: its sidecar's calibration cannot be read ({plain_reason(error)}); press it again"
+        ) from error
     for images in _draws(train, size, seed, in_test):
         for turned, turn in TURNS.items():
             if sha256(np.ascontiguousarray(turn(images)).data).hexdigest() == digest:
