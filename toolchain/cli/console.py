@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from toolchain.report.tables import Columns
 
 _VERBOSITY = f"{__name__}.verbosity"
-LOG_WIDTH = 100
-"""Columns of a table in a log or a pipe: what fits a pull request and a window of usual size."""
+_PIPED = 100
+"""Columns of a table that is cut to a width, in a log or a pipe: what fits a pull request and a usual window."""
 _bars: list[Bars] = []
 """The progress bars of the command that runs, at most one set of them."""
 
@@ -96,9 +96,9 @@ def show(text: str) -> None:
     coloured(sys.stdout).write(f"{text}\n")
 
 
-def show_columns(columns: Columns) -> None:
-    """Print a table of results, in a log or a pipe with at most LOG_WIDTH columns."""
-    show(columns.text(width=width() or LOG_WIDTH, colour=not plain()))
+def show_columns(columns: Columns, *, whole: bool = False) -> None:
+    """Print a table of results, in a log or a pipe with at most 100 characters a line; whole: with all it has."""
+    show(columns.text(width=width() or (None if whole else _PIPED), colour=not plain()))
 
 
 def command_line() -> tuple[str, ...]:

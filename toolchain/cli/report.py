@@ -104,7 +104,7 @@ def _runs(paths: Sequence[Path], output: Path | None, *, as_markdown: bool, as_j
     elif as_markdown:
         click.echo(runs_table(runs).markdown())
     else:
-        console.show(runs_table(runs).text(width=console.width(), colour=not console.plain()))
+        console.show_columns(runs_table(runs), whole=True)
 
 
 def _is_profile(folder: Path) -> bool:
@@ -168,4 +168,4 @@ def _timings(paths: Sequence[Path], *, as_markdown: bool, as_json: bool) -> None
     elif as_markdown:
         click.echo(history_table(runs).markdown())
     else:
-        console.show(history_table(runs).text(width=console.width(), colour=not console.plain()))
+        console.show_columns(history_table(runs), whole=True)
