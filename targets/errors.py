@@ -108,13 +108,18 @@ _PYTHONS_OWN = re.compile(
 """Stands in messages of Python about values of another type, which say nothing to who wrote the file."""
 
 
+def unknown_key(key: str) -> str:
+    """Return what is wrong with a key that a file of ours has and that this version does not know."""
+    return f"unknown key '{key}'; if a later glyphpress wrote it, update this one"
+
+
 def plain_reason(error: BaseException) -> str:
     """Return why the values of a file cannot be read, without Python's words: which key is missing or not known."""
     if isinstance(error, KeyError):
         return f"{error} is missing"
     text = in_one_line(error)
-    if unknown := re.search(r"unexpected keyword argument ('\w+')", text):
-        return f"unknown key {unknown[1]}"
+    if unknown := re.search(r"unexpected keyword argument '(\w+)'", text):
+        return unknown_key(unknown[1])
     if missing := re.search(r"missing \d+ required (?:positional|keyword-only) arguments?: (.*)", text):
         return f"{missing[1]} is missing"
     is_pythons_own = isinstance(error, TypeError | AttributeError | ValueError) and _PYTHONS_OWN.search(text)

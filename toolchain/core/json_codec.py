@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, NewType, TypeVar
 
-from targets.errors import TargetError
+from targets.errors import TargetError, unknown_key
 from targets.host.text import as_written, json_value
 from toolchain.core.errors import GlyphpressError
 
@@ -234,7 +234,7 @@ def _explained(problem: ErrorDetails) -> str:
     """Return the key of the value and what is wrong with it."""
     key = ".".join(map(str, problem["loc"]))
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"unknown key '{key}'"
+        return unknown_key(key)
     if problem["type"] == "missing":
         return f"'{key}' is missing"
     message = problem_text(problem["msg"])
