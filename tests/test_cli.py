@@ -518,7 +518,7 @@ DOCUMENTED = {
     **dict.fromkeys(("UsageProblem", "PolicyError", "UnknownData", "UnknownTarget"), 2),
     **dict.fromkeys(("DataError", "DataNotFound", "CorruptData", "EmptyData", "TestLeak", "DownloadFailed"), 3),
     **dict.fromkeys(("TargetError", "ArtifactError", "RunFailed", "Misplaced", "ConnectionLost"), 3),
-    **dict.fromkeys(("PackageMissing", "TargetUnavailable"), 4),
+    **dict.fromkeys(("PackageMissing", "ReaderMissing", "TargetUnavailable"), 4),
     "GateFailed": 1,
     "GateInconclusive": 5,
 }
