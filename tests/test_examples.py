@@ -117,11 +117,14 @@ def test_the_scanner_fills_a_table_that_says_what_to_check(files: Path, tmp_path
     for name, lines in (("b.PNG", LINES), ("a.png", LINES[:1])):
         Image.fromarray(255 - digit_page(lines)).save(scans / name)
     (scans / "notes.txt").write_text("no picture")
+    Image.new("L", (300, 100), 255).save(scans / "c.png")
     command = [sys.executable, EXAMPLES / "scanner/scan.py", scans, tmp_path / "t.csv", "--artifact", files / INT8]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3, done.stderr
+    assert "c.png" in done.stderr
     with (tmp_path / "t.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
+        *rows, blank = csv.DictReader(stream)
+    assert (blank["file"], blank["text"], blank["sure"]) == ("c.png", "", "0.000")
     assert [(row["file"], row["text"]) for row in rows] == [("a.png", LINES[0]), ("b.PNG", "\n".join(LINES))]
     assert all(0 < float(row["sure"]) < 1 and row["least sure of"] in row["text"] for row in rows)
 
