@@ -222,8 +222,23 @@ _PLAIN = (
 )
 
 
+_PATTERNS = {
+    "^[0-9a-f]{64}$": "64 hexadecimal digits",
+    "^[0-9a-f]{1,32}$": "1 to 32 hexadecimal digits",
+    "^[a-z0-9][a-z0-9-]*$": "a name of a to z, 0 to 9 and -, such as small-int8",
+    r"^[1-9]\d?:[1-9]\d?$": "n:m, such as 2:4",
+}
+"""Regular expression of a field -> what a text of it is."""
+_PATTERN = "String should match pattern '"
+_LENGTH = re.compile(r"\w+ should have (at least|at most) (\d+) (items?|characters?)\b.*")
+
+
 def problem_text(message: str) -> str:
     """Return what is wrong with a value in plain English; message: pydantic's."""
+    if message.startswith(_PATTERN) and (meant := _PATTERNS.get(message.removeprefix(_PATTERN)[:-1])):
+        return f"it should be {meant}"
+    if length := _LENGTH.fullmatch(message):
+        return f"it should have {length[1]} {length[2]} {length[3]}"
     text = message.removeprefix("Value error, ").replace("Input should be", "it should be", 1)
     for theirs, ours in _PLAIN:
         text = re.sub(f"^it should be {theirs}$", f"it should be {ours}", text)

@@ -115,6 +115,8 @@ def test_the_schema_refuses_what_the_reader_refuses(text: str) -> None:
         pytest.param('[drop]\nmax = "1pp"\naction = "shout"', "'drop.action' cannot be \"shout\"", id="action"),
         pytest.param("[drop]\n", "'drop.max' is missing", id="no value"),
         pytest.param("drop = 3", "'drop' cannot be 3", id="no table"),
+        pytest.param('[baseline]\ndigest = "0"', 'cannot be "0": it should be 64 hexadecimal digits$', id="digest"),
+        pytest.param('[confusables]\nmax = "1pp"\ngroups = ["0"]', "at least 2 characters$", id="a group of one"),
         pytest.param("[drop", "not a TOML file", id="no toml"),
     ],
 )

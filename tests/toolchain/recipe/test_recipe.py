@@ -76,6 +76,8 @@ def test_every_shipped_recipe_has_its_files_name_and_says_what_it_is_for() -> No
             'name = "a"\n[[steps]]\nkind="quantize"\nscheme="static-int8-act16"', "tflite", id="no ONNX kernels"
         ),
         pytest.param('name = "a', "not TOML", id="not TOML"),
+        pytest.param('name = "My Recipe"', "it should be a name of a to z, 0 to 9 and -", id="name"),
+        pytest.param('name = "a"\nformats = []', "it should have at least 1 item;", id="no format"),
         pytest.param("", "'name' is missing", id="empty"),
         pytest.param('name = "a"\nstps = []', "unknown key 'stps'; did you mean steps? See", id="near key"),
         pytest.param(
