@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -91,7 +91,7 @@ def _remarks(measurements: Measurements) -> list[str]:
     threads = " or ".join(_threads_text(n) for n in sorted({fact.threads for fact in facts.values()}))
     places = (f"{fact.target} ({fact.runtime} {fact.version}, {fact.device})" for fact in facts.values())
     how = f"{threads}, batch {batch}, {counted(measurements.rounds, 'round')} in turns"
-    lines = [f"{', '.join(places)}; {how}", _machine_text(measurements)]
+    lines = [f"{', '.join(places)}; {how}", *_machine_texts(measurements)]
     if any(file.ratio for file in measurements.files if file.timed):
         lines.append(
             "of first: to the first file in the same runtime there; of latencies the geometric mean of the ratios of "
@@ -138,36 +138,67 @@ def _reasons(measurements: Measurements) -> Iterator[str]:
             yield f"{name} on {file.target} {marks} than {base}: {reason}"
 
 
-def _machine_text(measurements: Measurements) -> str:
-    """Return this machine's state on one line, without what could not be read."""
-    state = measurements.machine
-    ends = [file.timings.machine for file in measurements.files if file.timings]
+def _machine_texts(measurements: Measurements) -> Iterator[str]:
+    """Yield the state of each machine that files ran on, a line each, which begins with its name."""
+    here: list[MeasuredFile] = []
+    boards: dict[tuple[Any, ...], list[MeasuredFile]] = {}
+    for file in measurements.files:
+        state = file.timings.machine if file.timings else {}
+        if any(key in state and state[key] != measurements.machine.get(key) for key in _IDENTITY):
+            boards.setdefault(tuple(state.get(key) for key in _IDENTITY), []).append(file)
+        else:
+            here.append(file)
+    if here:
+        yield _named_machine("this machine", measurements.machine, here)
+    for files in boards.values():
+        yield _named_machine(files[0].target, files[0].timings.machine if files[0].timings else {}, files)
+
+
+_IDENTITY = ("cpu", "board", "architecture", "cores", "memory_bytes", "kernel")
+"""Keys of a machine's state that tell it from another one."""
+
+
+def _named_machine(name: str, state: Mapping[str, Any], files: Sequence[MeasuredFile]) -> str:
+    """Return a machine's name and state on one line, without what could not be read; empty where nothing was."""
+    ends = [file.timings.machine for file in files if file.timings]
     pinned: list[int] = next((end["pinned"] for end in ends if "pinned" in end), [])
     loads = [state["load_average"][0]] if "load_average" in state else []
     loads += [end["end"]["load_average"][0] for end in ends[-1:] if "load_average" in end.get("end", {})]
     parts = [
         state.get("board") or state.get("cpu", ""),
-        f"{state['cores']} cores" if "cores" in state else "",
+        counted(state["cores"], "core") if "cores" in state else "",
         f"pinned to core {', '.join(map(str, pinned))}" if pinned else "",
         f"governor {state['governor']}" if "governor" in state else "",
         f"{state['mhz']:.0f} MHz" if "mhz" in state else "",
         f"{state['temperature_c']:.0f} C" if "temperature_c" in state else "",
         f"load {' to '.join(f'{load:.2f}' for load in loads)}" if loads else "",
     ]
-    return ", ".join(part for part in parts if part)
+    text = ", ".join(part for part in parts if part)
+    return f"{name}: {text}" if text else ""
 
 
 def _dashes(measurements: Measurements) -> Iterator[str]:
-    """Yield one line for each file that lacks percentiles: which, and why."""
+    """Yield one line for all files that lack the same percentiles for the same reason: which, and why."""
+    groups: dict[tuple[str, bool], list[MeasuredFile]] = {}
     for file in measurements.files:
-        missing = [name for name, ns in percentiles(file.timings).items() if ns is None]
-        if not (missing and file.timed):
-            continue
-        name, count, inner = f"{file.artifact.path.name} on {file.target}", len(file.timed.samples_ns), file.timed.inner
-        reason = f"{count:,} samples are too few (at least ten must lie beyond a percentile); time for longer"
-        if inner > 1:
+        missing = ", ".join(name for name, ns in percentiles(file.timings).items() if ns is None)
+        if missing and file.timed:
+            groups.setdefault((missing, file.timed.inner > 1), []).append(file)
+    for (missing, repeated), files in groups.items():
+        timed = [file.timed for file in files if file.timed]
+        if repeated:
+            inner = _span([each.inner for each in timed])
             reason = f"each sample is the mean of {inner} inferences, too short for the clock one by one"
-        yield f"{name}: no {', '.join(missing)}: {reason}"
+        else:
+            samples = _span([len(each.samples_ns) for each in timed])
+            reason = f"{samples} samples are too few (at least ten must lie beyond a percentile); time for longer"
+        names = ", ".join(f"{file.artifact.path.name} on {file.target}" for file in files)
+        yield f"no {missing}: {reason}" if len(files) == len(measurements.files) else f"{names}: no {missing}: {reason}"
+
+
+def _span(counts: Sequence[int]) -> str:
+    """Return the least and the largest of counts: `4,224 to 9,097`."""
+    return " to ".join(f"{count:,}" for count in sorted({min(counts), max(counts)}))
 
 
 def measurements_csv(measurements: Measurements) -> str:

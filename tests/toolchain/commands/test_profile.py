@@ -203,8 +203,24 @@ def test_a_file_that_its_usual_place_refuses_ends_the_run(files: tuple[Artifact,
 
 def test_too_few_samples_are_a_dash_and_say_why(files: tuple[Artifact, ...]) -> None:
     text = measurements_table(profile_files(ProfileRequest(files, plan=replace(PLAN, max_runs=300), rounds=5))).text()
-    assert "a.onnx on ort-cpu: no p99, p99.9: 300 samples are too few" in text
+    lines = [line for line in text.splitlines() if "p99.9" in line]
+    assert len(lines) == 1, "one line for both files"
+    assert lines[0].startswith("no p99, p99.9: 300 samples are too few")
     assert "p99.9" not in text.splitlines()[0], "a column that no cell fills"
+
+
+def test_the_state_of_a_machine_stands_with_its_name(files: tuple[Artifact, ...]) -> None:
+    measured = profile_files(ProfileRequest(files, plan=PLAN))
+    assert "\nthis machine: " in measurements_table(measured).text()
+    first, second = (replace(file, target="ssh://pi@kitchen") for file in measured.files)
+    pi = {"board": "Raspberry Pi 4 Model B", "cores": 4, "governor": "ondemand", "load_average": [0.25, 0, 0]}
+    rows = [replace(file, timings=replace(file.timings, machine=pi)) for file in (first, second) if file.timings]
+    there = measurements_table(replace(measured, files=tuple(rows))).text()
+    assert "this machine" not in there, "nothing ran on it"
+    assert "\nssh://pi@kitchen: Raspberry Pi 4 Model B, 4 cores, governor ondemand, load 0.25\n" in there
+    both = measurements_table(replace(measured, files=(measured.files[0], rows[1]))).text()
+    assert "\nthis machine: " in both
+    assert "\nssh://pi@kitchen: Raspberry Pi 4" in both
 
 
 def test_memory_is_weighed_where_asked(files: tuple[Artifact, ...]) -> None:
