@@ -39,16 +39,10 @@ def layer_names(path: Path, key: str | None = None, *, matrices: bool = False) -
 
     key: of `--weights`. matrices: leave out those whose weights have one axis, as norms have; a graph has none of them.
     """
-    if path.suffix == ".onnx":
-        from targets.onnxruntime.onnx_file import without_weights
-        from toolchain.formats.onnx.layers import onnx_graph
+    from toolchain.formats import catalog
 
-        return [layer.name for layer in onnx_graph(without_weights(path)).layers]
-    if path.suffix == ".tflite":
-        from toolchain.formats.tflite.file import mapped, parsed
-        from toolchain.formats.tflite.layers import tflite_graph
-
-        return [layer.name for layer in tflite_graph(parsed(mapped(path))).layers]
+    if file_format := catalog.of(path):
+        return [layer.name for layer in file_format.graph(path).layers]
     groups = stored_weights(path)
     chosen = key if key in groups else preferred(groups, None, path.name)[0]
     named = ((_WEIGHT.fullmatch(name), shape) for name, shape in groups[chosen].items())
