@@ -58,6 +58,13 @@ def test_the_core_judges_measures_and_reports(core: Environment, tmp_path: Path)
     assert (tmp_path / "gate.html").is_file()
 
 
+def test_an_emulated_processor_takes_none_of_the_packages_beside_glyphpress(core: Environment, tmp_path: Path) -> None:
+    linear_reader(tmp_path / "net.onnx")
+    done = core.run("profile", "net.onnx", "--target", "arm64:cortex-a72", "--runs", "1", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["rows"][0]["instructions"]["median"] > 0
+
+
 @pytest.mark.parametrize(
     ("words", "package"),
     [
@@ -77,6 +84,7 @@ def test_what_the_core_cannot_do_says_what_to_install(
     core: Environment, words: tuple[str, ...], package: str, tmp_path: Path
 ) -> None:
     digit_files(tmp_path)
+    (tmp_path / "glyphs.parquet").write_bytes(b"PAR1")
     before = set(tmp_path.iterdir())
     done = core.run(*words, cwd=tmp_path)
     assert done.returncode == 4, done.stderr

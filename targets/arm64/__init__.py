@@ -194,15 +194,13 @@ class Arm64Target(Target):
         if not state.ok:
             raise TargetUnavailable(f"{self.name}: {state.reason}; {state.fix}")
         prefix = _prefix(arm64_root(self.progress), self._processor)
-        paths = os.pathsep.join([str(Path(__file__).parents[2]), str(prefix / SITE)])
-        guest = {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
+        guest = {"PYTHONPATH": str(prefix / SITE), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
         variables = [option for key, value in guest.items() for option in ("-E", f"{key}={value}")]
         python = str(prefix / f"usr/bin/python{PYTHON}")
         # QEMU 7.2's default processor has features with which LiteRT's int8 kernels give wrong answers.
         qemu = [QEMU, "-cpu", self._processor.name, "-L", str(prefix)]
-        return Channel(
-            [*qemu, *variables, *options, python, "-m", "targets.agent.serve"], self.name, environment=dict(os.environ)
-        )
+        start = [python, "-P", str(Path(__file__).with_name("start.py"))]
+        return Channel([*qemu, *variables, *options, *start], self.name, environment=dict(os.environ))
 
 
 class Arm64Session(RemoteSession):

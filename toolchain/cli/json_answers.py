@@ -55,6 +55,7 @@ class Evaluate(TypedDict):
     classes: list[str]
     preprocess_source: NotRequired[str]
     plugins: NotRequired[list[Plugin]]
+    one_by_one: NotRequired[bool]
     metrics: EvaluateMetrics
     errors: NotRequired[list[Mistake]]
     hypothesis: NotRequired[Hypothesis]

@@ -29,6 +29,7 @@ from toolchain.core.context import Progress, silent
 from toolchain.core.errors import EvidenceError
 from toolchain.core.files import refuse_other, whole_file
 from toolchain.core.quantities import counted
+from toolchain.evaluation.batches import reads_alike_in_batches
 
 SCHEMA = "glyphpress/evaluation/1"
 _ARRAYS = {"logits": np.float32, "labels": np.int64, "sample_ids": np.dtype("S32")}
@@ -42,7 +43,8 @@ class Evaluation:
     (`calibration.sample.image_hashes`), by which two evaluations are paired; equal images have the same. origin and
     dataset_sha256 name the data set. preprocess_source: where `preprocess` comes from
     (`targets.artifact.PreprocessSource`), empty in evaluations that were saved before this was recorded. plugins:
-    those whose code took part. Raises EvidenceError for values that cannot be judged.
+    those whose code took part. one_by_one: whether each image was read alone, since the artifact answers otherwise in a
+    batch. Raises EvidenceError for values that cannot be judged.
     """
 
     artifact: str
@@ -58,6 +60,7 @@ class Evaluation:
     sample_ids: NDArray[np.bytes_] = field(repr=False)
     preprocess_source: str = ""
     plugins: tuple[Plugin, ...] = ()
+    one_by_one: bool = False
 
     def __post_init__(self) -> None:
         """Reject answers that cannot be judged."""
@@ -136,6 +139,7 @@ class Evaluation:
         # Left out where it is not known, so that the digests of older baselines stay valid.
         source: dict[str, Any] = {"preprocess_source": self.preprocess_source} if self.preprocess_source else {}
         source |= {"plugins": [asdict(plugin) for plugin in self.plugins]} if self.plugins else {}
+        source |= {"one_by_one": True} if self.one_by_one else {}
         return {
             "artifact": self.artifact,
             "artifact_sha256": self.artifact_sha256,
@@ -201,18 +205,20 @@ def distinct_rows(sample_ids: NDArray[np.bytes_], rank: NDArray[Any]) -> NDArray
 
 
 def evaluate(session: Session, dataset: Dataset, *, batch: int = 256, progress: Progress = silent) -> Evaluation:
-    """Run the opened file on every image of a data set.
+    """Run the opened file on every image of a data set, in batches unless it reads otherwise alone.
 
     Classes are matched by their names (`columns_of`); the logits have the order of the data set.
 
-    Raises EvidenceError for a data set without images or with other classes than the artifact's (`check_classes`).
-    The session raises RunFailed when the runtime fails or returns NaN or infinity.
+    Raises EvidenceError for a data set without images or with other classes than the artifact's (`check_classes`), or
+    a file that answers the same images differently each time. The session raises RunFailed when the runtime fails or
+    returns NaN or infinity.
     """
     artifact, count = session.artifact, len(dataset)
     columns = columns_of(artifact.path.name, artifact.classes, dataset)
     logits = np.empty((count, len(dataset.classes)), dtype=np.float32)
     sample_ids = np.empty(count, "S32")
-    for part in chunks(count, batch):
+    in_batches = not count or reads_alike_in_batches(session, dataset.images)
+    for part in chunks(count, batch if in_batches else 1):
         images = dataset.images[part]
         logits[part], sample_ids[part] = session.run(images)[:, columns], image_hashes(images)
         progress(f"evaluate {artifact.path.name}", part.stop, count)
@@ -230,6 +236,7 @@ def evaluate(session: Session, dataset: Dataset, *, batch: int = 256, progress: 
         sample_ids=sample_ids,
         preprocess_source=artifact.preprocess_source,
         plugins=loaded(),
+        one_by_one=not in_batches,
     )
 
 

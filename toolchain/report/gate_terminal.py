@@ -39,7 +39,8 @@ def show_evaluation(evaluation: Evaluation, metrics: Metrics, console: Console) 
         f"({facts.runtime} {facts.version}, {facts.threads} threads)",
         f"data       {evaluation.origin}  {metrics.images:,} images{_copies(metrics.copies)}, "
         f"{len(evaluation.classes)} classes",
-        f"input      {evaluation.preprocess} ({evaluation.preprocess_source or 'source not recorded'})",
+        f"input      {evaluation.preprocess} ({evaluation.preprocess_source or 'source not recorded'})"
+        f"{', one image at a time, since it answers otherwise in a batch' if evaluation.one_by_one else ''}",
         f"accuracy   {percent_text(metrics.accuracy)}  95 % interval {low} to {high}  ({metrics.right:,} right)",
         f"macro      {_averages(metrics.macro)}",
         f"micro      {_averages(metrics.micro)}",
