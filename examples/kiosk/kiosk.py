@@ -9,7 +9,6 @@ import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import read
-from PIL import Image
 
 ANSWERS = read.opened()
 PAGE = b"""<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Kiosk</title>
@@ -32,9 +31,8 @@ function draw({ offsetX, offsetY }) { pen.lineTo(offsetX, offsetY); pen.stroke()
 def answer(picture):
     """Return what the model reads in a picture, or why it reads nothing."""
     try:
-        with Image.open(io.BytesIO(picture)) as opened:
-            likely = read.probabilities(ANSWERS(read.prepared(read.glyph(opened))))
-    except (OSError, read.CorruptData) as error:
+        likely = read.probabilities(ANSWERS(read.prepared(read.glyph_in(io.BytesIO(picture)))))
+    except read.CorruptData as error:
         return {"error": str(error)}
     return {"character": read.CLASSES[likely.argmax()], "sure": float(likely.max())}
 

@@ -6,8 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +44,11 @@ def printed(program: Path, pictures: Path) -> list[str]:
     done = subprocess.run(words, cwd=program.parent, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
+
+
+def near(lines: list[str]) -> list[tuple[str, str, Any]]:
+    """Return the answers of lines, up to what decoders of JPEG differ by: a level here and there."""
+    return [(name, answer, pytest.approx(share, abs=0.5)) for name, answer, share in answers_of(lines)]
 
 
 def node(program: Path, pictures: Path) -> subprocess.CompletedProcess[str]:
@@ -95,10 +103,7 @@ def test_a_javascript_program_opens_pictures_of_every_kind_as_pillow_does(glyphp
     (tmp_path / "read.mjs").write_text(glyphpress("snippet", path, "--for", "javascript").out)
     done = node(tmp_path / "read.mjs", folder)
     assert done.returncode == 0, done.stderr
-    wanted = answers_of(expected(path, folder))
-    # Decoders of JPEG differ by a level here and there.
-    near = [(name, answer, pytest.approx(share, abs=0.5)) for name, answer, share in wanted]
-    assert answers_of(done.stdout.splitlines()) == near
+    assert answers_of(done.stdout.splitlines()) == near(expected(path, folder))
 
 
 @pytest.mark.skipif(not shutil.which("npm"), reason="no node and npm: JavaScript programs NOT run")
@@ -132,6 +137,10 @@ def test_a_cpp_program_reads_as_glyphpress_does(
     printed = run([program, *sorted(folder.iterdir())])
     wanted = answers_of(expected(path, folder))
     assert answers_of(printed.splitlines()) == [(name, answer, close(share)) for name, answer, share in wanted]
+    if Path("/usr/include/stb/stb_image.h").is_file():
+        kinds = write_kinds(tmp_path / "kinds")
+        printed = run([program, *sorted(kinds.iterdir())])
+        assert answers_of(printed.splitlines()) == near(expected(path, kinds))
     Image.new("L", (40, 40), 255).save(tmp_path / "blank.pgm")
     for added, problem in (
         (b"", f"{tmp_path / 'blank.pgm'}: there is no ink in it"),
@@ -258,6 +267,19 @@ def test_every_turn_is_that_of_the_preprocess() -> None:
         assert np.array_equal(images.reshape(2, -1)[:, places], turned)
 
 
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A program in Python, imported as `read`, without running it."""
+    folder = tmp_path_factory.mktemp("program")
+    text = snippet(load_artifact(linear_reader(folder / "reader.onnx")))
+    module = ModuleType("read")
+    module.__file__ = str(folder / "read.py")
+    sys.modules[module.__name__] = module  # where its dataclasses look for themselves
+    exec(compile(text, module.__file__, "exec"), module.__dict__)
+    yield module
+    del sys.modules[module.__name__]
+
+
 def test_a_program_refuses_another_file_and_a_picture_without_ink(glyphpress, tmp_path: Path) -> None:
     digit_files(tmp_path)
     model = tmp_path / NAMES[0]
@@ -269,10 +291,35 @@ def test_a_program_refuses_another_file_and_a_picture_without_ink(glyphpress, tm
     assert (done.returncode, done.stdout) == (1, "")
     assert "there is no ink in it" in done.stderr
     assert "Traceback" not in done.stderr
-    model.write_bytes(model.read_bytes() + b"\0")
-    done = subprocess.run(run, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "is not the file that this program was made for" in done.stderr
+    for content, problem in (
+        (model.read_bytes() + b"\0", "is not the file that this program was made for; make the program again"),
+        (None, "is missing"),
+    ):
+        model.write_bytes(content) if content else model.unlink()
+        done = subprocess.run(run, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (1, f"{model} {problem}\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "it is no picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "it is PostScript, which is a program"),
+        (b"P5 60000 60000 255\n", "could be decompression bomb"),
+        (b"P5 9 9 255\n", "truncated"),
+        (None, "No such file or directory"),
+    ],
+    ids=["empty", "postscript", "huge", "cut", "missing"],
+)
+def test_a_picture_that_cannot_be_read_is_one_line(
+    program: Any, tmp_path: Path, content: bytes | None, problem: str
+) -> None:
+    path = tmp_path / "picture.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(program.CorruptData, match=problem) as caught:
+        program.glyph_in(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_languages_take_their_own_files(glyphpress, tmp_path: Path) -> None:

@@ -53,14 +53,14 @@ def handler(answers: Callable[[Any], Any]) -> type[BaseHTTPRequestHandler]:
             self.answer(200, {"model": read.MODEL.name, "sha256": read.SHA256, "classes": read.CLASSES})
 
         def do_POST(self) -> None:
-            size = int(self.headers.get("Content-Length") or 0)
+            length = self.headers.get("Content-Length") or ""
+            size = int(length) if length.isdecimal() else 0
             if not 0 < size <= LARGEST:
                 self.answer(413, {"error": f"send a picture of at most {LARGEST:,} bytes"})
                 return
             try:
-                with Image.open(io.BytesIO(self.rfile.read(size))) as picture:
-                    character = read.glyph(picture)
-            except (OSError, ValueError, Image.DecompressionBombError, read.CorruptData) as error:
+                character = read.glyph_in(io.BytesIO(self.rfile.read(size)))
+            except read.CorruptData as error:
                 self.answer(400, {"error": str(error)})
                 return
             likely = read.probabilities(answers(read.prepared(character)))
