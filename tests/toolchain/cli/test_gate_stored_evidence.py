@@ -221,7 +221,7 @@ def test_what_a_gate_cannot_mean_is_one_line_before_anything_is_read(
         pytest.param(lambda e: e["pairs"].update(labels=[], before=[], after=[]), "", id="no images"),
         pytest.param(lambda e: e["pairs"]["candidate"].update(bytes=0), "", id="a file of no bytes"),
         pytest.param(lambda e: e["pairs"].pop("labels"), "labels", id="no labels"),
-        pytest.param(lambda e: e.update(schema="glyphpress/evidence/2"), "schema", id="another schema"),
+        pytest.param(lambda e: e.update(schema="glyphpress/evidence/2"), "update glyphpress", id="a later schema"),
         pytest.param(lambda e: e.pop("pairs"), "pairs", id="no answers"),
         pytest.param(lambda e: e.clear(), "", id="nothing"),
     ],

@@ -141,7 +141,7 @@ def spoiled(path: Path, folder: Path, change: dict) -> Path:
         pytest.param({"percentile": 99.0}, "does not go with the method min-max", id="percentile of min-max"),
         pytest.param({"name": "other"}, "has no range for", id="another tensor"),
         pytest.param({"source_sha256": "0" * 64}, "holds the ranges of digits.float.onnx", id="another file"),
-        pytest.param({"update glyphpress": "glyphpress/ranges/9"}, "schema", id="another version"),
+        pytest.param({"schema": "glyphpress/ranges/9"}, "update glyphpress", id="another version"),
         pytest.param({"tensors": []}, "tensors", id="empty"),
     ],
 )
