@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -139,6 +140,23 @@ def test_a_service_that_does_not_answer_leaves_the_version_before(
     assert "its service does not answer on port" in failed.err
     assert "the version before runs again" in failed.err
     assert running(kitchen) == INT8
+
+
+def test_a_service_says_in_one_line_why_it_does_not_start(models: Path, tmp_path: Path) -> None:
+    (folder := tmp_path / "version").mkdir()
+    for name, content in deploy.program(load_artifact(models / INT8)).items():
+        (folder / name).write_bytes(content)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = str(taken.getsockname()[1])
+        for word, problem in (
+            ("", "give --serve a port from 1 to 65535, not ''"),
+            ("99999", "give --serve a port from 1 to 65535, not '99999'"),
+            (port, f"port {port} cannot be served: Address already in use"),
+        ):
+            run = [sys.executable, folder / "runner.py", "--serve", *word.split()]
+            done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=60)
+            assert (done.returncode, done.stderr) == (1, f"{problem}\n")
 
 
 def test_a_board_without_systemd_says_how_to_start_it(glyphpress, kitchen: LocalBoard, models: Path) -> None:

@@ -28,10 +28,22 @@ def main() -> None:
     words = sys.argv[1:]
     if words[:1] == ["--check"]:
         check()
-    elif words[:1] == ["--serve"] and len(words) == 2:
-        HTTPServer(("127.0.0.1", int(words[1])), handler(read.opened())).serve_forever()
+    elif words[:1] == ["--serve"]:
+        serve(" ".join(words[1:]))
     else:
         read.main()
+
+
+def serve(port: str) -> None:
+    """Answer requests at a port of the loopback interface until the process ends."""
+    if not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        sys.exit(f"give --serve a port from 1 to 65535, not {port!r}")
+    answers = read.opened()
+    try:
+        server = HTTPServer(("127.0.0.1", int(port)), handler(answers))
+    except OSError as error:
+        sys.exit(f"port {port} cannot be served: {error.strerror}")
+    server.serve_forever()
 
 
 def check() -> None:
