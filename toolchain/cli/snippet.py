@@ -43,9 +43,9 @@ def snippet(*, file: Path, language: str | None, output: Path | None, context: R
     from toolchain.commands.snippet import language_for
     from toolchain.commands.snippet import snippet as program
     from toolchain.core.files import refuse_unfit, write_whole
-    from toolchain.evaluation.untracked import open_artifact
+    from toolchain.evaluation.untracked import open_described
 
-    artifact = open_artifact(file, None)
+    artifact = open_described(file)
     if output:
         refuse_unfit(output, language_for(artifact, language).suffix, force=context.force)
     text = program(artifact, language)

@@ -19,7 +19,7 @@ from targets.ssh.deployment import Deployed, Deployment
 from toolchain.commands.snippet import snippet
 from toolchain.core.context import RunContext
 from toolchain.core.errors import ParityError, UsageProblem
-from toolchain.evaluation.untracked import open_artifact
+from toolchain.evaluation.untracked import open_described
 from toolchain.evaluation.word_context import probabilities
 from toolchain.gate.candidate import open_session
 
@@ -57,11 +57,11 @@ def deploy(
     board: `ssh://[USER@]HOST[:PORT]`. name: what it is called there. port: of the service on the board's loopback
     interface, 0 for none. data: whose first test images are answered there and here. Until every answer is the same
     the version before runs on. Raises UsageProblem for a name or file that cannot be deployed, ParityError for other
-    answers there, and as `open_artifact`, `load`, `open_session` and `Deployment` do.
+    answers there, and as `open_described`, `load`, `open_session` and `Deployment` do.
     """
     context = context or RunContext()
     target = deployment(board, name)
-    artifact = open_artifact(path, None)
+    artifact = open_described(path)
     contents = program(artifact)
     pictures = load(data, "test", context.data_root).images[:PICTURES]
     expected = _answers_here(artifact, pictures, context)

@@ -67,6 +67,16 @@ def open_artifact(path: Path, train: Training | None, *, likely: Preprocess | No
     return artifact
 
 
+def open_described(path: Path) -> Artifact:
+    """Return a model file that has a sidecar as an artifact; raises ArtifactError, and EvidenceError without one."""
+    if not explained(path):
+        raise EvidenceError(
+            f"{path}: no sidecar says how it wants its images; write it by "
+            f"`glyphpress adopt {argument(path)} --data DATA`"
+        )
+    return load_artifact(path)
+
+
 def write_sidecar(
     path: Path, dataset: Dataset, preprocess: Preprocess | None = None, *, force: bool = False
 ) -> Artifact:

@@ -27,6 +27,7 @@ from tests.fixtures.scans import answers_of, close, expected, write_kinds, write
 from tests.fixtures.small_readers import integer_reader, linear_reader
 from toolchain.cli.snippet import snippet as command
 from toolchain.commands.snippet import LANGUAGES, PYTHON_TURNS, Turn, snippet
+from toolchain.core.errors import UsageProblem
 from toolchain.evaluation.untracked import open_artifact
 from toolchain.gate.candidate import open_session
 
@@ -331,6 +332,19 @@ def test_languages_take_their_own_files(glyphpress, tmp_path: Path) -> None:
             assert "that was made with it, or --for" in ran.err
     ran = glyphpress("snippet", tmp_path / NAMES[2], "--for", "javascript")
     assert "give the .onnx that was made with it, or --for python-litert, web or java-android" in ran.err
+    plugged = replace(load_artifact(tmp_path / NAMES[0]), format="linear")  # as a plug-in's files are
+    for name in (None, "web"):
+        with pytest.raises(UsageProblem, match=r"opens no \.linear such as digits\.float\.onnx; give the \.onnx"):
+            snippet(plugged, name)
+
+
+def test_a_file_without_a_sidecar_is_refused_with_the_command_that_writes_it(glyphpress, tmp_path: Path) -> None:
+    path = linear_reader(tmp_path / "reader.onnx")
+    path.with_name("reader.onnx.json").unlink()
+    for words in (["snippet", path], ["deploy", path, "ssh://pi@kitchen"]):
+        ran = glyphpress(*words)
+        assert (ran.code, ran.out) == (3, "")
+        assert f"write it by `glyphpress adopt {path} --data DATA`" in ran.err
 
 
 def test_every_language_can_be_chosen() -> None:
