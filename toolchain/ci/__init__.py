@@ -27,8 +27,8 @@ SERVICES = {
 class Job:
     """What a CI file judges, and what it installs for that.
 
-    source: None for what the running glyphpress was installed from. model: float file from which CI makes the baseline
-    where the repository holds no baseline.npz.
+    source: None for what the running glyphpress was installed from. model: float file that is the baseline where the
+    repository holds no baseline.npz.
     """
 
     source: Source | None = None

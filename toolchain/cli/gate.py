@@ -221,7 +221,7 @@ def _refuse_idle_threads(*files: Path) -> None:
     "--model",
     type=NAME,
     shell_complete=complete.ARTIFACT,
-    help="With --ci: float file from which CI makes the baseline.",
+    help="With --ci: float file that is the baseline where there is no baseline.npz.",
 )
 @click.option("--candidate", type=NAME, shell_complete=complete.ARTIFACT, help="With --ci: file to judge.")
 @click.option("--data", metavar="DATA", shell_complete=complete.DATA, help="With --ci: images, as `gate --data` takes.")
