@@ -78,7 +78,7 @@ def _hook(job: Job, source: Source | None) -> dict[str, str]:
     arguments = ["--policy", "gate.toml", "--baseline", "baseline.npz", "--candidate"]
     arguments += [job.candidate, "--data", job.data]
     watched = rf"^({re.escape(job.candidate)}(\.json)?|baseline\.npz|gate\.toml)$"
-    if source is None or source.repository is None:
+    if source is None or source.repository is None:  # as `runs_from_path` says
         if job.source is not None:
             raise UsageProblem(
                 "pre-commit installs hooks from git alone; give --install git+URL@COMMIT, or leave it out: the hook"
@@ -94,6 +94,12 @@ def _hook(job: Job, source: Source | None) -> dict[str, str]:
         if extras := _extras(job.candidate):
             lines += [f'additional_dependencies: [".[{",".join(extras)}]"]']
     return {"REPOSITORY": repository, "HOOK": "\n        ".join([*lines, f"files: {_quoted(watched)}"])}
+
+
+def runs_from_path(service: str, job: Job) -> bool:
+    """Return whether the file of a service installs nothing, but runs the glyphpress of whoever starts it."""
+    source = job.source or installed_source()
+    return service == "pre-commit" and (source is None or source.repository is None)
 
 
 def _extras(*names: str) -> tuple[str, ...]:

@@ -256,15 +256,19 @@ def init(
         ctx.fail("--ci writes a CI file, which reads gate.toml; write that with --policy in a run of its own")
     if not service and (install or values):
         ctx.fail(f"--{next(iter(values), 'install')} does nothing without --ci; add --ci github, gitlab or pre-commit")
-    from toolchain.ci import Job, write_ci, write_policy
+    from toolchain.ci import Job, runs_from_path, write_ci, write_policy
     from toolchain.ci.source import read_source
 
     if service:
-        source = read_source(install) if install else None
-        path = write_ci(service, output, Job(source, **values), force=context.force)
+        what = Job(read_source(install) if install else None, **values)
+        path = write_ci(service, output, what, force=context.force)
     else:
         path = write_policy(policy_words, output, force=context.force)
     console.tell(f"wrote {path}")
+    if service and runs_from_path(service, what):
+        console.say(
+            "its hook needs glyphpress on the PATH of everyone who commits; --install git+URL@COMMIT installs it"
+        )
     if service and not Path("gate.toml").exists():
         console.say("it reads gate.toml, which is not here yet; `glyphpress gate init` writes it")
 

@@ -114,6 +114,17 @@ def test_init_writes_the_ci_file_where_the_service_looks(
     )
 
 
+def test_a_hook_that_nothing_installs_says_what_it_needs(
+    glyphpress: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("toolchain.ci.installed_source", lambda: None)
+    needs = "needs glyphpress on the PATH of everyone who commits"
+    assert needs in glyphpress("gate", "init", "--ci", "pre-commit").err
+    assert "repo: local" in Path(".pre-commit-config.yaml").read_text()
+    assert needs not in glyphpress("gate", "init", "--ci", "pre-commit", "--install", GIT, "--force").err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
