@@ -7,6 +7,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import onnx
 import pytest
 import yaml
 
@@ -24,10 +25,13 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     return environment(tmp_path_factory.mktemp("core"), wheel_once(tmp_path_factory))
 
 
-def ran(name: str, arguments: list[str], project: Path, core: Environment) -> subprocess.CompletedProcess[str]:
+def ran(
+    name: str, arguments: list[str], project: Path, core: Environment, changed: list[str] | None = None
+) -> subprocess.CompletedProcess[str]:
     hook = HOOKS[name]
     assert hook["language"] == "python"
-    changed = sorted(path.name for path in project.iterdir() if re.search(hook["files"], path.name))
+    changed = changed or [path.name for path in project.iterdir()]
+    changed = sorted(path for path in changed if re.search(hook["files"], path))
     words = [*shlex.split(hook["entry"]), *arguments, *(changed if hook.get("pass_filenames", True) else [])]
     return core.run_any(*words, cwd=project)
 
@@ -50,7 +54,8 @@ def test_the_gate_stops_a_commit_of_a_worse_file(core: Environment, tmp_path: Pa
 
 def test_model_files_that_cannot_be_read_are_all_named(core: Environment, tmp_path: Path) -> None:
     linear_reader(tmp_path / "-a; touch b.onnx")
-    assert ran("glyphpress-inspect", [], tmp_path, core).returncode == 0
+    good = ran("glyphpress-inspect", [], tmp_path, core)
+    assert (good.returncode, good.stdout, good.stderr) == (0, "", "")
     whole = (tmp_path / "-a; touch b.onnx").read_bytes()
     (tmp_path / "cut.onnx").write_bytes(whole[:3000])
     (tmp_path / "lfs.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:aaaa\nsize 12\n")
@@ -59,14 +64,30 @@ def test_model_files_that_cannot_be_read_are_all_named(core: Environment, tmp_pa
     assert [line.partition(" ")[2].partition(" ")[0] for line in done.stderr.splitlines()] == ["cut.onnx", "lfs.onnx"]
 
 
+@pytest.mark.parametrize("weights", ["a b.onnx.data", "a b.onnx_data", "a b.data"])
+def test_weights_that_were_committed_alone_are_opened_with_their_model(
+    core: Environment, tmp_path: Path, weights: str
+) -> None:
+    linear_reader(tmp_path / "whole.onnx")
+    model = onnx.load(tmp_path / "whole.onnx")
+    onnx.save(model, tmp_path / "a b.onnx", save_as_external_data=True, location=weights, size_threshold=0)
+    (tmp_path / "readings.data").write_text("no model's")
+    (tmp_path / weights).write_bytes(b"cut")
+    done = ran("glyphpress-inspect", [], tmp_path, core, changed=[weights, "readings.data"])
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
+    assert "a b.onnx" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "path", "runs"),
     [
         ("glyphpress-gate", "models/net.int8.tflite", True),
         ("glyphpress-gate", "net.onnx.json", True),
         ("glyphpress-gate", "gate.toml", True),
+        ("glyphpress-gate", "net.onnx.data", True),
         ("glyphpress-gate", "train.py", False),
         ("glyphpress-inspect", "net.onnx", True),
+        ("glyphpress-inspect", "net.onnx_data", True),
         ("glyphpress-inspect", "net.onnx.json", False),
     ],
 )

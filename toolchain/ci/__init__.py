@@ -7,7 +7,7 @@ import re
 import shlex
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from targets.errors import nearest
 from toolchain.ci.source import EXAMPLES, Source, installed_source
@@ -77,7 +77,9 @@ def _hook(job: Job, source: Source | None) -> dict[str, str]:
     """Return the values of pre-commit's file: a hook of glyphpress's repository, else of the program on the PATH."""
     arguments = ["--policy", "gate.toml", "--baseline", "baseline.npz", "--candidate"]
     arguments += [job.candidate, "--data", job.data]
-    watched = rf"^({re.escape(job.candidate)}(\.json)?|baseline\.npz|gate\.toml)$"
+    # Weights may stand beside an ONNX file.
+    file, stem = re.escape(job.candidate), re.escape(str(PurePosixPath(job.candidate).with_suffix(".data")))
+    watched = rf"^({file}(\.json|[._]data)?|{stem}|baseline\.npz|gate\.toml)$"
     if source is None or source.repository is None:  # as `runs_from_path` says
         if job.source is not None:
             raise UsageProblem(

@@ -64,7 +64,7 @@ def read_onnx(path: Path, *, weights: bool = True) -> ModelProto:
 
 
 def _refuse_false_weights(proto: ModelProto, path: Path) -> None:
-    """Raise CheckpointError where weights are outside the model's folder, or in a file that is larger than they are.
+    """Raise CheckpointError where weights are outside the model's folder, or in a file that is cut off or too large.
 
     Where no length is given, onnx reads such a file whole, whatever the size of the weights.
     """
@@ -78,9 +78,15 @@ def _refuse_false_weights(proto: ModelProto, path: Path) -> None:
             raise CheckpointError(
                 f"{path}: its weights are in another file that is not beside it ({info.location}); copy both"
             )
+        held = beside.stat().st_size
+        if held < (info.offset or 0) + (info.length or 0):
+            raise CheckpointError(
+                f"{path}: {info.location}, which holds its weights, is cut off or only a pointer of Git LFS "
+                f"({held:,} bytes); copy it again"
+            )
         # A whole byte for each element, also where several share one.
         size = prod(tensor.dims) * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
-        reads = info.length or beside.stat().st_size - (info.offset or 0)
+        reads = info.length or held - (info.offset or 0)
         if reads > max(size, _SLACK):
             raise CheckpointError(
                 f"{path}: {tensor.name} has {size:,} bytes, but the file assigns it {reads:,} of {info.location}; "
