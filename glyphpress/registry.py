@@ -82,7 +82,7 @@ def _tell_once(text: str) -> None:
 
 
 def enabled() -> bool:
-    """Return whether plug-ins may be used: any value of GLYPHPRESS_NO_PLUGINS but 0 turns them off."""
+    """Return whether plug-ins may be used: GLYPHPRESS_NO_PLUGINS turns them off unless it is empty or 0."""
     return os.environ.get(NO_PLUGINS, "") in ("", "0")
 
 

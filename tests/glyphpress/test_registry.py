@@ -15,6 +15,7 @@ from targets import catalog
 from targets.errors import UnknownTarget
 from tests.conftest import Finished
 from tests.fixtures.plugin_packages import on_path, package
+from tests.fixtures.small_readers import linear_reader
 from toolchain import recipe
 
 Run = Callable[..., Finished]
@@ -173,3 +174,36 @@ def test_a_limit_that_no_gate_could_judge_is_refused(site: Path, change: str, re
     package(site, name, {"limits": {name: f"{name}_module:IT"}}, **{f"{name}_module": source})
     with pytest.raises(PluginFailed, match=reason):
         policy_from({name: {"max": "1pp"}})
+
+
+@pytest.mark.parametrize(
+    ("name", "gives", "reason"),
+    [
+        ("nothing", "None", "gives no Verdict (None)"),
+        ("word", "Verdict('{name}', 'PASS', limit.action, limit.max, 0.0, None, '')", "gives no Verdict (Verdict("),
+        ("nan", "Verdict('{name}', Outcome.PASS, limit.action, limit.max, float('nan'), None, '')", "measured nan"),
+        ("foreign", "Verdict('drop', Outcome.PASS, limit.action, limit.max, 0.0, None, '')", "judged [drop]"),
+        (
+            "milder",
+            "Verdict('{name}', Outcome.FAIL, 'warn', limit.max, 0.0, None, '')",
+            "judged [milder] with the action warn",
+        ),
+    ],
+)
+def test_a_plug_in_that_gives_no_verdict_passes_nothing(
+    *, site: Path, glyphpress: Run, tmp_path: Path, name: str, gives: str, reason: str
+) -> None:
+    source = (
+        "from glyphpress.plugins import LimitDefinition, MarginLimit, Outcome, Verdict\n"
+        f"def judge(limit, pairs):\n    return {gives.format(name=name)}\n"
+        f"IT = LimitDefinition(name='{name}', settings=MarginLimit, about='', example={{}}, judge=judge)\n"
+    )
+    package(site, name, {"limits": {name: f"{name}_module:IT"}}, **{f"{name}_module": source})
+    for file, step in (("a.onnx", 0.0), ("b.onnx", 1e-4)):
+        linear_reader(tmp_path / file, step=step)
+    policy = tmp_path / "gate.toml"
+    policy.write_text(f'[{name}]\nmax = "1pp"\n')
+    words = ("--baseline", tmp_path / "a.onnx", "--candidate", tmp_path / "b.onnx", "--data", "builtin:digits")
+    done = glyphpress("gate", *words, "--policy", policy, "-q")
+    assert (done.code, done.out, done.err.count("\n")) == (4, "", 1), done.err
+    assert f"the limit {name} of {name} 1.0 {reason}" in done.err

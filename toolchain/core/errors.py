@@ -17,7 +17,7 @@ GlyphpressError                          exit
 └── GateInconclusive                     5   no FAIL, but a verdict could not be reached
 calibration.errors.DataError             3   (UnknownData 2)
 targets.errors.TargetError               3   (UnknownTarget 2, TargetUnavailable 4)
-glyphpress.registry.PluginFailed         4   a plug-in that was asked for is refused, or does not load
+glyphpress.registry.PluginFailed         4   a plug-in that was asked for is refused, does not load, or gives no verdict
 OSError                                  3   full disk, no permission
 KeyboardInterrupt                        130 Ctrl-C, SIGTERM
 any other exception                      70  a bug: it keeps its traceback, and never looks like a failed gate

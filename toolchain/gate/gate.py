@@ -6,13 +6,15 @@ evidence is an error.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields, replace
+from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
-from glyphpress.registry import Plugin
+from glyphpress.registry import Plugin, PluginFailed
 from targets.host.text import json_text
 from targets.session import Timings
 from toolchain.core.errors import EvidenceError
@@ -21,7 +23,7 @@ from toolchain.core.json_codec import ByItself, Count, from_json, to_json
 from toolchain.core.quantities import beside, percent_text
 from toolchain.evaluation.compare import Answers, ComparedFiles, Flipped, Pairs
 from toolchain.gate.limit import Limit, Verdict
-from toolchain.gate.limits import definition, definitions
+from toolchain.gate.limits import LIMITS, REGISTRY, definition, definitions
 from toolchain.gate.limits.leaks import Leaks
 from toolchain.gate.limits.runtimes import Place
 from toolchain.gate.limits.stress import StressPairs
@@ -135,7 +137,11 @@ def judge(policy: Policy, evidence: Evidence, *, competitors: int = 1) -> tuple[
 
 
 def judge_limit(name: str, limit: Limit, evidence: Evidence) -> Verdict:
-    """Judge one limit; raises EvidenceError where the evidence does not hold what it is judged by."""
+    """Judge one limit.
+
+    Raises EvidenceError where the evidence does not hold what it is judged by, and PluginFailed where a plug-in gives
+    no verdict on it.
+    """
     limit_definition = definition(name)
     parts = [evidence.part(part) for part in limit_definition.evidence]
     if any(part is None or part == () for part in parts):
@@ -143,7 +149,26 @@ def judge_limit(name: str, limit: Limit, evidence: Evidence) -> Verdict:
             f"the policy or an option limits {name}, but the evidence does not hold it; store it again with "
             "`glyphpress gate --evidence` and this limit, or drop the limit"
         )
-    return limit_definition.judge(limit, *parts)
+    verdict = limit_definition.judge(limit, *parts)
+    return verdict if name in LIMITS else _checked(name, limit, verdict)
+
+
+def _checked(name: str, limit: Limit, verdict: object) -> Verdict:
+    """Return the verdict of a plug-in; raises PluginFailed where it is none on this limit, or counts no number."""
+    if not isinstance(verdict, Verdict) or not isinstance(verdict.outcome, Outcome):
+        problem = f"gives no Verdict ({verdict!r:.60})"
+    elif (verdict.limit, verdict.action) != (name, limit.action):
+        problem = f"judged [{verdict.limit}] with the action {verdict.action}, not what the policy asks for"
+    elif not all(map(_finite, (verdict.threshold, verdict.measured or 0, verdict.bound or 0))):
+        problem = f"measured {verdict.measured} (bound {verdict.bound}), which is no number"
+    else:
+        return verdict
+    plugin = REGISTRY.plugins()[name]
+    raise PluginFailed(f"the {plugin} {problem}; repair or uninstall {plugin.package}, or drop [{name}]")
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
 
 
 def check_pin(policy: Policy, digest: str | None, name: str) -> None:
