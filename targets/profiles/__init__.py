@@ -100,7 +100,7 @@ def _read(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
         with translated(
             lambda reason: UnknownTarget(f"{path}: not a device profile ({reason}); see `glyphpress targets show`")
         ):
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UnknownTarget(f"{path}: not a device profile ({error}); see `glyphpress targets show`") from error
     base = values.pop("extends", None)

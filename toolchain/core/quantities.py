@@ -53,7 +53,9 @@ SIZE = Unit(
 DURATION = Unit("time", {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}, "2ms", "us")
 """Seconds."""
 POINTS = Unit("accuracy", {"pp": 0.01, "%": 0.01}, "0.3pp", "pp")
-"""Fraction of 1."""
+"""Fraction of 1, of a difference or a small share."""
+ACCURACY = Unit("accuracy", POINTS.units, "85%", "%")
+"""Fraction of 1, of all images."""
 SHARE = Unit("share", {"%": 0.01}, "25%", "%")
 """Fraction of 1."""
 RATIO = Unit("ratio", {"x": 1.0}, "3.6x", "x")
@@ -105,6 +107,12 @@ def duration_text(seconds: float) -> str:
 def percent_text(fraction: float, digits: int = 2) -> str:
     """Return a share for people: `88.46 %`."""
     return f"{fraction:.{digits}%}".replace("%", " %")
+
+
+def sure_text(confidence: float) -> str:
+    """Return a confidence for people: `95 %`; with as many digits as keep it below 100 %, which it never is."""
+    digits = next((digits for digits in range(4, 17) if float(f"{confidence * 100:.{digits}g}") < 100), 17)
+    return f"{confidence * 100:.{digits}g} %"
 
 
 def points_text(fraction: float, digits: int = 2) -> str:

@@ -110,11 +110,13 @@ def _quantity(unit: quantities.Unit, *, below: float | None = None) -> Any:
 
 if TYPE_CHECKING:
     Points = float
+    Accuracy = float
     Bytes = float
     Seconds = float
     Ratio = float
 else:
     Points = _quantity(quantities.POINTS, below=1.0)
+    Accuracy = _quantity(quantities.ACCURACY, below=1.0)
     Bytes = _quantity(quantities.SIZE)
     Seconds = _quantity(quantities.DURATION)
     Ratio = _quantity(quantities.RATIO)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from toolchain.core.errors import EvidenceError, GateFailed, GateInconclusive
 from toolchain.core.json_codec import Number
+from toolchain.core.quantities import sure_text
 from toolchain.core.settings import Points
 from toolchain.stats.decision import Outcome
 
@@ -177,7 +178,7 @@ def by_bounds(
     confidence. side: replaces the phrase before the limit.
     """
     span, usual = _SPANS[outcome]
-    sure = f"with {confidence * 100:.4g} % confidence{note}"
+    sure = f"with {sure_text(confidence)} confidence{note}"
     return f"{span.format(low=low, high=high)}{unit} {sure}, {side or usual} the {limit}"
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from toolchain.core.errors import EvidenceError
-from toolchain.core.quantities import beside, points_text
+from toolchain.core.quantities import beside, points_text, sure_text
 from toolchain.gate.limit import Action, Part, Verdict
 from toolchain.stats import paired_difference
 from toolchain.stats.decision import POWER, Outcome
@@ -124,7 +124,7 @@ def _reason(parts: Sequence[Part], deciding: Sequence[Part], what: str, confiden
     """Return what the parts of the deciding outcome say, the decisive one first."""
     one_margin = len({part.threshold for part in parts}) == 1
     margin = f"the margin of {parts[0].threshold * 100:.4g} pp" if one_margin else "their margins"
-    sure = f"{margin} with {confidence * 100:.4g} % confidence"
+    sure = f"{margin} with {sure_text(confidence)} confidence"
     outcome, named = deciding[0].outcome, ", ".join(_part_text(part, one_margin) for part in deciding[:5])
     named += f" and {len(deciding) - 5} more" * (len(deciding) > 5)
     if outcome is Outcome.PASS:

@@ -27,7 +27,7 @@ from pydantic import Field, ValidationError, create_model
 
 from targets.errors import nearest, translated
 from toolchain.core.errors import PolicyError
-from toolchain.core.settings import FROM_FILE, Points, refused
+from toolchain.core.settings import FROM_FILE, Accuracy, refused
 from toolchain.gate.limit import Limit, LimitDefinition, Table
 from toolchain.gate.limits import REGISTRY, definition, definitions
 
@@ -44,7 +44,7 @@ class BaselinePin(Table):
     digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(
         default=None, description="`glyphpress gate baseline` prints it"
     )
-    min_accuracy: Points | None = Field(default=None, description='of the baseline itself, such as "85%"')
+    min_accuracy: Accuracy | None = Field(default=None, description='of the baseline itself, such as "85%"')
 
 
 _ABOUT = """The limits that are asked for; None where one is not. At least one must be able to fail.
@@ -180,7 +180,7 @@ def read_policy(path: Path) -> Policy:
     try:
         # Numbers of thousands of digits and deep nesting are no errors of TOML to tomllib.
         with translated(lambda reason: PolicyError(f"{path}: not a TOML file: {reason}; correct it")):
-            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+            tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise PolicyError(f"{path}: no such policy file; write one, or give the limits as options") from error
     except IsADirectoryError as error:
@@ -240,6 +240,9 @@ def _validated(form: type[P], tables: dict[str, Any], source: str, *, context: s
     return policy
 
 
+_BOUNDS = {"max": "min", "min": "max"}
+
+
 def _explain(error: ValidationError, form: type[PolicyTables]) -> str:
     """Return one line about the first thing that is wrong, with what to write instead."""
     # A key that is not known often explains the one that is missing.
@@ -248,6 +251,8 @@ def _explain(error: ValidationError, form: type[PolicyTables]) -> str:
     key = ".".join(keys)
     if first["type"] == "extra_forbidden":
         known = form.kind(keys[0]).model_fields if keys[1:] else [*form.model_fields, *REGISTRY.plugins()]
+        if (other := _BOUNDS.get(keys[-1])) in known:
+            return f"unknown key '{key}'; this limit has a {other}"
         return f"unknown key '{key}'; {nearest(keys[-1], known, 'see `glyphpress schema policy`', cutoff=0.5)}"
     if first["type"] == "missing":
         return f"'{key}' is missing; the limit [{keys[0]}] needs it"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from toolchain.core.quantities import POINTS, counted, percent_text, points_text, size_text, time_text
+from toolchain.core.quantities import POINTS, counted, percent_text, points_text, size_text, sure_text, time_text
 from toolchain.evaluation.class_groups import GroupMetrics
 from toolchain.evaluation.compare import Comparison
 from toolchain.evaluation.evaluate import Evaluation
@@ -177,7 +177,7 @@ def _matrix(classes: tuple[str, ...], metrics: Metrics) -> Table:
 def show_plan(plan: Plan, console: Console) -> None:
     """Print the plan; `-` stands for a true drop that is impossible at that discordance."""
     unfold(console)
-    margin = f"{POINTS.text(plan.margin)} at {plan.confidence * 100:.4g} % confidence"
+    margin = f"{POINTS.text(plan.margin)} at {sure_text(plan.confidence)} confidence"
     truth = f"{POINTS.text(plan.drop)}, on {plan.discordance * 100:.4g} % of the images only one of the two is right"
     lines = [f"margin     {margin}", f"true drop  {truth}"]
     lines += [f"needed     about {size.images:,} images for {size.power * 100:.4g} % power" for size in plan.needed]

@@ -117,6 +117,10 @@ def test_the_schema_refuses_what_the_reader_refuses(text: str) -> None:
         pytest.param("drop = 3", "'drop' cannot be 3", id="no table"),
         pytest.param('[baseline]\ndigest = "0"', 'cannot be "0": it should be 64 hexadecimal digits$', id="digest"),
         pytest.param('[confusables]\nmax = "1pp"\ngroups = ["0"]', "at least 2 characters$", id="a group of one"),
+        pytest.param("[baseline]\nmin_accuracy = 85", 'needs quotes and a unit, such as "85%"$', id="accuracy"),
+        pytest.param('[baseline]\nmin_accuracy = "85"', r"a unit \(pp, %\), such as 85%$", id="accuracy, no unit"),
+        pytest.param('[shrink]\nmax = "3x"', "unknown key 'shrink.max'; this limit has a min$", id="max for min"),
+        pytest.param('[size]\nmin = "3KB"', "unknown key 'size.min'; this limit has a max$", id="min for max"),
         pytest.param("[drop", "not a TOML file", id="no toml"),
     ],
 )
@@ -125,6 +129,11 @@ def test_what_cannot_be_meant_is_one_line_that_says_so(tmp_path: Path, text: str
     with pytest.raises(PolicyError, match=message) as raised:
         read_policy(tmp_path / "gate.toml")
     assert "\n" not in str(raised.value)
+
+
+def test_a_byte_order_mark_of_windows_is_no_part_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "gate.toml").write_text('[drop]\nmax = "1pp"\n', encoding="utf-8-sig")
+    assert read_policy(tmp_path / "gate.toml") == policy_from({"drop": {"max": "1pp"}})
 
 
 def test_a_missing_policy_file_is_named(tmp_path: Path) -> None:

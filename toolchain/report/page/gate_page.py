@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from targets.host.text import shell_command
-from toolchain.core.quantities import percent_text, points_text, size_text, time_text
+from toolchain.core.quantities import percent_text, points_text, size_text, sure_text, time_text
 from toolchain.gate.gate import Evidence
 from toolchain.gate.limit import overall
 from toolchain.report.judgement import Judged, Judgement
@@ -130,7 +130,7 @@ def _figures(judgement: Judgement, best: Judged) -> Iterator[Figure]:
     note = f"baseline {percent_text(compared.baseline_accuracy)}"
     yield Figure("Accuracy", percent_text(compared.candidate_accuracy), note)
     most = f"at most {points_text(judgement.most_lost(best))} pp"
-    note = f"with {judgement.confidence * 100:.4g} % confidence; measured {points_text(compared.drop)} pp"
+    note = f"with {sure_text(judgement.confidence)} confidence; measured {points_text(compared.drop)} pp"
     yield Figure("Drop in accuracy", most, note, _tone(best, "drop"))
     if best.p50 is not None:
         tone = _tone(best, "p50", "p50_ratio")
@@ -161,7 +161,7 @@ def _candidates(judgement: Judgement, path: Path | None) -> Table:
             ]
         )
     headings = ("candidate", "size", "accuracy", "drop", "drop at most", "changed answers", "P50", "verdict")
-    sure = f"drop at most: with {judgement.confidence * 100:.4g} % confidence"
+    sure = f"drop at most: with {sure_text(judgement.confidence)} confidence"
     choice = f"; every confidence is corrected for a choice among {judgement.competitors}" * (judgement.competitors > 1)
     caption = f"against {judgement.baseline.name}; {sure}{choice}"
     return Table(caption, headings, rows, headings[1:-1], wide=True, sortable=len(rows) > 1)

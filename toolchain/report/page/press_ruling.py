@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from toolchain.core.quantities import percent_text, points_text, size_text, time_text
+from toolchain.core.quantities import percent_text, points_text, size_text, sure_text, time_text
 from toolchain.report.page.blocks import TONES, Figure, Link, Ruling, Tone
 from toolchain.report.page.links import file_link
 from toolchain.report.page.wording import joined, reading_words, sentences, size_words, time_words
@@ -65,7 +65,7 @@ def press_figures(report: Report) -> tuple[Figure, ...]:
     bound, confidence = _most_lost(best, report)
     if bound is not None:
         tone: Tone = TONES.get(best.outcome, "") if best.outcome else ""
-        note = f"with {confidence * 100:.4g} % confidence; measured {points_text(best.drop or 0.0)} pp"
+        note = f"with {sure_text(confidence)} confidence; measured {points_text(best.drop or 0.0)} pp"
         figures.append(Figure("Drop in accuracy", f"at most {points_text(bound)} pp", note, tone))
     return (*figures, *_cost_figure(best, base))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from toolchain.core.quantities import percent_text, points_text
+from toolchain.core.quantities import percent_text, points_text, sure_text
 from toolchain.evaluation.timings import SLOWER
 
 
@@ -28,7 +28,7 @@ def reading_words(accuracy: float, base: float, bound: float, images: int, *, co
     at_most = f"it loses at most {points_text(bound)} pp" if bound > 0 else "it does not read worse"
     return (
         f"It reads {percent_text(accuracy)} of {images:,} test images correctly (float {percent_text(base)}); "
-        f"with {confidence * 100:.4g} % confidence {at_most}."
+        f"with {sure_text(confidence)} confidence {at_most}."
     )
 
 

@@ -62,7 +62,7 @@ def _text(path: Path) -> str:
     if not path.is_file():
         raise UsageProblem(f"{path}: no such file; give a .toml file with a table [train]")
     with translated(lambda reason: PolicyError(f"{path}: not TOML in UTF-8 ({reason}); save it as that")):
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
 
 
 def parse(text: str, origin: str) -> TrainSettings:
