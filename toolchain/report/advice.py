@@ -11,6 +11,7 @@ from targets.artifact import file_sha256
 from targets.errors import ArtifactError
 from targets.host.text import argument, shell_command, shell_word
 from targets.metadata import load_artifact
+from toolchain.core.quantities import percent_text
 from toolchain.formats import catalog
 from toolchain.gate.limit import Verdict
 from toolchain.gate.limits.drop import DropLimit
@@ -20,6 +21,7 @@ from toolchain.stats.decision import Outcome
 from toolchain.stats.paired_difference import decide
 
 if TYPE_CHECKING:
+    from toolchain.evaluation.compare import Comparison
     from toolchain.recipe import Recipe
     from toolchain.report.report import Report
 
@@ -139,6 +141,8 @@ def gate_next(
         return []
     judged = next(candidate for candidate in judgement.candidates if candidate.outcome is judgement.outcome)
     candidate = candidates[judgement.candidates.index(judged)] if candidates else None
+    if "drop" in open_limits(judged.verdicts) and _broken(judged.comparison):
+        return _mending(judged.comparison, baseline, candidate, data)
     return next_steps(
         judged.verdicts,
         source=baseline or Path(),
@@ -147,6 +151,30 @@ def gate_next(
         quantized=candidate is None or _quantized(candidate),
         images=judged.comparison.images,
     )
+
+
+def _broken(compared: Comparison) -> bool:
+    """Return whether a candidate reads so badly that it is nearer to chance than to its baseline."""
+    chance = max(row.images for row in compared.per_class) / compared.images
+    return compared.candidate_accuracy < (chance + compared.baseline_accuracy) / 2
+
+
+def _mending(compared: Comparison, baseline: Path | None, candidate: Path | None, data: Sequence[str]) -> list[str]:
+    """Return how to find what is wrong with a file that no limit is too strict for."""
+    reads = f"{percent_text(compared.candidate_accuracy)} of the images, and the baseline "
+    reads += percent_text(compared.baseline_accuracy)
+    broken = f"this file is broken or given its images wrongly (it reads {reads}), so no wider limit helps"
+    known = catalog.of(candidate) if candidate else None
+    if not candidate or known is None:
+        return [f"{broken}; check its orientation, scale and order of classes, and how it was converted"]
+    lines = [f"{broken}, but its input and its sidecar may say why: {_command('inspect', candidate)}"]
+    if data:
+        found = _command("adopt", candidate, *data, "--force")
+        lines.append(f"find how it takes images, and write that into its sidecar: {found}")
+        own = baseline is not None and catalog.of(baseline) is known and not known.opaque
+        if baseline and own and _quantized(candidate) and _may_be_made_of(candidate, baseline):
+            lines.append(f"see in which layer it goes wrong: {_command('explain', baseline, candidate, *data)}")
+    return lines
 
 
 def _may_be_made_of(candidate: Path, source: Path) -> bool:

@@ -7,11 +7,13 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from calibration.load import load
 from targets.metadata import load_artifact, save_sidecar
 from targets.preprocess import Preprocess
-from tests.fixtures.small_readers import linear_reader
+from tests.fixtures.small_readers import linear_reader, ridge
 from toolchain.gate.limit import Verdict
 from toolchain.report.advice import next_steps, open_limits, pressed_again, pressed_next
 from toolchain.report.report import CheckpointFacts, DatasetFacts, Report, Row
@@ -125,6 +127,27 @@ def test_row36_a_gate_that_fails_ends_in_steps_that_run_and_says_no_reason_twice
     save_sidecar(replace(load_artifact(broken), parent_sha256="ab" * 32))
     pruned = next_steps([verdict("drop")], source=base, candidate=broken, data=["--data", "d"])
     assert not commands(pruned), "what was made of another file is not explained by this one"
+
+
+def test_a_file_near_chance_is_called_broken_and_no_wider_limit_is_offered(glyphpress, tmp_path: Path) -> None:
+    base = linear_reader(tmp_path / "digits.float.onnx")
+    weights, bias = ridge(load("builtin:digits", "train"))
+    broken = linear_reader(tmp_path / "broken.onnx", linear=(np.roll(weights, 1, axis=1), np.roll(bias, 1)))
+    save_sidecar(replace(load_artifact(broken), recipe="static-int8"))
+    options = ["--baseline", base, "--data", "builtin:digits", "--json"]
+    failed = glyphpress("gate", *options, "--candidate", broken)
+    assert failed.code == 1
+    steps = json.loads(failed.out)["next_steps"]
+    assert "no wider limit helps" in steps[0]
+    assert not any("allow more" in step or "quantize" in step for step in steps)
+    assert [command[1] for command in commands(steps)] == ["inspect", "adopt", "explain"]
+    inspected, adopted = (glyphpress(*command[1:]) for command in commands(steps)[:2])
+    assert inspected.code == 0
+    assert "does not read these images" in adopted.err, "the order of its columns is no matter of its input"
+    saved = tmp_path / "broken.npz"
+    assert glyphpress("evaluate", broken, "--data", "builtin:digits", "-o", saved).code == 0
+    (step,) = json.loads(glyphpress("gate", *options, "--candidate", saved).out)["next_steps"]
+    assert "no wider limit helps" in step
 
 
 def test_row36_json_of_a_gate_that_passed_and_of_a_press_lists_steps_too(glyphpress, tmp_path: Path) -> None:
