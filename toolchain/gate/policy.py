@@ -90,9 +90,13 @@ class PolicyTables(Table):
     def with_limits(self, **limits: float | None) -> Self:
         """Return the policy with the given limits, in base units, in place of its own; None leaves one as it is.
 
-        A limit that was there keeps its action and confidence.
+        A limit that was there keeps its action and confidence. Raises PolicyError for a name that is no limit.
         """
         tables = self.to_dict()
+        known = [name for name in type(self).model_fields if issubclass(self.kind(name), Limit)]
+        for name in limits.keys() - set(known):
+            near = nearest(name.removeprefix("max_").removeprefix("min_"), known, f"there are {', '.join(known)}")
+            raise PolicyError(f"no limit '{name}'; {near}")
         for name, value in limits.items():
             if value is not None:
                 tables[name] = tables.get(name, {}) | {"min" if "min" in self.kind(name).model_fields else "max": value}
@@ -205,7 +209,9 @@ def default_policy() -> Policy:
 def choose_policy(name: str | None = None, **limits: float | None) -> Policy:
     """Return a shipped policy or that of a file, with the limits given in place of its own.
 
-    name: a shipped name or a TOML file; None takes the default policy.
+    name: a shipped name or a TOML file; None takes the default policy. limits: by the names of their tables, such as
+    `drop=0.01`: a share as a fraction, bytes, seconds or a ratio, or a text with its unit ("1pp", "250KB", "2ms");
+    None leaves one as it is. Raises PolicyError, also for a name that is no limit.
     """
     if name is None or name in named():
         policy = named()[name or "default"]

@@ -156,6 +156,10 @@ def test_a_limit_on_size_alone_still_asks_for_the_accuracy() -> None:
     assert policy.drop == default_policy().drop
     with pytest.raises(PolicyError, match=r"'drop\.max' cannot be nan"):
         choose_policy(None, drop=float("nan"))
+    assert choose_policy(drop="1pp") == choose_policy(drop=0.01)
+    for name, advice in (("max_drop", "did you mean drop"), ("baseline", "there are drop, classes, ")):
+        with pytest.raises(PolicyError, match=f"^no limit '{name}'; {advice}"):
+            choose_policy(**{name: 0.01})
 
 
 @given(
