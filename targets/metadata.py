@@ -43,12 +43,13 @@ def load_artifact(path: Path) -> Artifact:
     """Read an artifact from its file and sidecar, or from its own metadata where an .onnx or .ort file has no sidecar.
 
     Raises ArtifactError when the file is missing or unreadable, nothing describes it, the sidecar belongs to other
-    bytes, or an .onnx asks for more memory than any model that reads characters.
+    bytes, or an .onnx has weights in another file or asks for more memory than any model that reads characters.
     """
     kind = file_format(path)
     if kind == "onnx":
-        from targets.onnxruntime.onnx_file import refuse_huge
+        from targets.onnxruntime.onnx_file import refuse_huge, refuse_outside_weights
 
+        refuse_outside_weights(path)
         refuse_huge(path)
     sidecar = sidecar_of(path)
     if not explained(path):

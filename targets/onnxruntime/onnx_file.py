@@ -53,9 +53,44 @@ def scales(graph: GraphProto) -> Scales:
     return by_tensor
 
 
-def _model(path: Path) -> ModelProto:
-    import onnx
+def refuse_outside_weights(path: Path) -> None:
+    """Raise ArtifactError for a file whose weights are in other files (external data): an artifact is one file.
+
+    Its size, its digest and what is sent to a device are those of the file alone. Raises nothing where the file cannot
+    be parsed.
+    """
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # it ships no stubs
+
+    try:
+        model = without_weights(path)
+    except DecodeError:
+        return  # the next reader of the file gives a better message
+    _refuse_outside_weights(path, model)
+
+
+def _refuse_outside_weights(path: Path, model: ModelProto) -> None:
+    beside = next(_outside(model), None)
+    if beside is not None:
+        raise ArtifactError(
+            f"{path}: its weights are in another file ({beside!r:.80}), and only one file can be judged and shipped; "
+            "save it as one, `onnx.save(onnx.load(FILE), ONE_FILE)` in Python, and describe it with `glyphpress adopt`"
+        )
+
+
+def _outside(message: Any) -> Iterator[str]:
+    """Yield the files that tensors anywhere in a model are in: initializers and constants, of subgraphs too."""
+    for field, value in message.ListFields():
+        if field.type != field.TYPE_MESSAGE:
+            continue
+        for part in value if field.is_repeated else (value,):
+            if field.message_type.name != "TensorProto":
+                yield from _outside(part)
+            elif part.data_location == part.EXTERNAL:
+                yield next((entry.value for entry in part.external_data if entry.key == "location"), "")
+
+
+def _model(path: Path) -> ModelProto:
+    from google.protobuf.message import DecodeError
 
     try:
         model = without_weights(path)
@@ -65,10 +100,7 @@ def _model(path: Path) -> ModelProto:
         raise ArtifactError(f"{path}: a name in it is not UTF-8; export it again")
     if not (model.graph.input and model.graph.output):
         raise ArtifactError(f"{path}: an ONNX file without inputs or outputs; export it again")
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        raise ArtifactError(
-            f"{path}: its weights are in other files; save it as one (onnx.save, save_as_external_data=0)"
-        )
+    _refuse_outside_weights(path, model)
     return model
 
 

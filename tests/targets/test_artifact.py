@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -171,6 +172,28 @@ def test_a_broken_onnx_file_is_refused_in_one_line(tmp_path: Path, how: str) -> 
     path = conv_net(tmp_path / "net.onnx")
     BROKEN[how](path)
     _refused(path)
+
+
+def _in_constants(model: onnx.ModelProto) -> None:
+    weights = list(model.graph.initializer)
+    del model.graph.initializer[:]
+    for place, weight in enumerate(weights):
+        model.graph.node.insert(place, helper.make_node("Constant", [], [weight.name], value=weight))
+
+
+@pytest.mark.parametrize("place", [None, _in_constants])
+def test_weights_in_another_file_are_refused_whatever_the_sidecar_says(tmp_path: Path, place: Any) -> None:
+    described_file = artifact(conv_net(tmp_path / "net.onnx"))
+    model = onnx.load(described_file.path)
+    if place:
+        place(model)
+    external = {"save_as_external_data": True, "location": "w.bin", "size_threshold": 0, "convert_attribute": True}
+    onnx.save(model, described_file.path, **external)
+    # A sidecar that fits the small file says nothing of the weights.
+    save_sidecar(replace(described_file, sha256=file_sha256(described_file.path)))
+    with pytest.raises(ArtifactError, match=r"another file \('w.bin'\).*onnx\.save\(onnx\.load") as caught:
+        load_artifact(described_file.path)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("how", ["missing", "empty", "a picture", "truncated"])
