@@ -114,6 +114,23 @@ def describe(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]
     return described(path)
 
 
+def outputs_note(artifact: Artifact) -> str | None:
+    """Return a note where the file's first output is not the one that is judged; None where it is.
+
+    Programs usually take the first output, and a sidecar need not name all of them.
+    """
+    from targets.host.runtime_session import codecs_of, input_and_output
+
+    _, outputs = describe(artifact.path)
+    judged = input_and_output(artifact, *codecs_of(artifact))[1].spec.name
+    if outputs[0].name == judged or judged not in [spec.name for spec in outputs]:
+        return None
+    return (
+        f"{artifact.path.name} has {len(outputs)} outputs, and {judged} is judged; a program that takes the first one "
+        f"reads {outputs[0].name} instead"
+    )
+
+
 def _embedded_text(path: Path, kind: Format) -> str:
     """Return the text under ONNX_METADATA_KEY in a file, empty if it has none; only .onnx and .ort can have one."""
     if kind not in ("onnx", "ort"):

@@ -44,7 +44,8 @@ class Evaluation:
     dataset_sha256 name the data set. preprocess_source: where `preprocess` comes from
     (`targets.artifact.PreprocessSource`), empty in evaluations that were saved before this was recorded. plugins:
     those whose code took part. one_by_one: whether each image was read alone, since the artifact answers otherwise in a
-    batch. Raises EvidenceError for values that cannot be judged.
+    batch. class_order: the classes as the file's columns have them, where that is another order than that of `classes`,
+    in which the logits are; empty otherwise. Raises EvidenceError for values that cannot be judged.
     """
 
     artifact: str
@@ -61,6 +62,7 @@ class Evaluation:
     preprocess_source: str = ""
     plugins: tuple[Plugin, ...] = ()
     one_by_one: bool = False
+    class_order: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Reject answers that cannot be judged."""
@@ -77,10 +79,17 @@ class Evaluation:
             raise EvidenceError(f"{self.artifact}: some of its logits are NaN or infinite; evaluate it again")
         if self.labels.min() < 0 or self.labels.max() >= columns:
             raise EvidenceError(f"{self.origin}: a label lies outside the {columns} classes; check the data set")
+        if self.class_order and sorted(self.class_order) != sorted(self.classes):
+            raise EvidenceError(f"{self.artifact}: the order of its columns does not name the classes; evaluate again")
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.labels)
+
+    @property
+    def column_classes(self) -> tuple[str, ...]:
+        """The classes in the order of the file's own columns."""
+        return self.class_order or self.classes
 
     @cached_property
     def predictions(self) -> NDArray[np.int64]:
@@ -140,6 +149,7 @@ class Evaluation:
         source: dict[str, Any] = {"preprocess_source": self.preprocess_source} if self.preprocess_source else {}
         source |= {"plugins": [asdict(plugin) for plugin in self.plugins]} if self.plugins else {}
         source |= {"one_by_one": True} if self.one_by_one else {}
+        source |= {"class_order": list(self.class_order)} if self.class_order else {}
         return {
             "artifact": self.artifact,
             "artifact_sha256": self.artifact_sha256,
@@ -181,6 +191,7 @@ class Evaluation:
             "preprocess": Preprocess.from_dict(values["preprocess"]),
             "classes": tuple(values["classes"]),
             "plugins": tuple(Plugin(**plugin) for plugin in values.get("plugins", ())),
+            "class_order": tuple(values.get("class_order", ())),
         }
         return cls(**values | read, **{name: arrays[name] for name in _ARRAYS})
 
@@ -237,6 +248,7 @@ def evaluate(session: Session, dataset: Dataset, *, batch: int = 256, progress: 
         preprocess_source=artifact.preprocess_source,
         plugins=loaded(),
         one_by_one=not in_batches,
+        class_order=() if isinstance(columns, slice) else artifact.classes,
     )
 
 

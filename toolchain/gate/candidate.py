@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from calibration.dataset import Dataset
+from calibration.listener import listener
 from calibration.sample import image_hashes
 from targets.artifact import Artifact, file_format
 from targets.catalog import default_for, get
+from targets.metadata import outputs_note
 from targets.preprocess import Preprocess
 from targets.session import Session
 from toolchain.core.context import Progress, RunContext, silent
@@ -120,7 +122,13 @@ def evaluate_file(
     """Evaluate an artifact's file on every image of a data set. train: as in `open_artifact`."""
     context = context or RunContext()
     with open_session(open_artifact(path, train), target, context.threads) as session:
+        _tell_outputs(session.artifact)
         return evaluate(session, dataset, progress=context.progress)
+
+
+def _tell_outputs(artifact: Artifact) -> None:
+    if note := outputs_note(artifact):
+        listener().say(note)
 
 
 def is_saved(path: Path) -> bool:
@@ -153,6 +161,7 @@ def read_judged_file(
         raise UsageProblem(f"{path.name} is an artifact, so it needs images to read: add --data")
     artifact = open_artifact(path, train, likely=likely)
     with open_session(artifact, target) as session:
+        _tell_outputs(artifact)
         return JudgedFile(evaluate(session, dataset, progress=progress), artifact, target=target)
 
 

@@ -2,9 +2,9 @@
 
 A stored baseline is refused where it is foreign or stale. It is foreign where it is of other images, of a digest that
 the policy does not name, or of another line of models: the candidate goes back to another checkpoint, and neither file
-was made from the other. A file whose origin is not recorded (no sidecar, or an old one) may belong to any line. It is
-stale where another major version of the candidate's runtime gave its answers, or where they were taken under other
-damage than the policy asks for. Minor versions are recorded in the evidence and accepted.
+is the checkpoint of the other. A file whose origin is not recorded (no sidecar, or an old one) may belong to any line.
+It is stale where another major version of the candidate's runtime gave its answers, or where they were taken under
+other damage than the policy asks for. Minor versions are recorded in the evidence and accepted.
 """
 
 from __future__ import annotations
@@ -155,9 +155,11 @@ def timed(policy: Policy, baseline: JudgedFile, candidates: Sequence[JudgedFile]
 def check_baseline(policy: Policy, baseline: JudgedFile, candidate: JudgedFile) -> None:
     """Raise EvidenceError where `baseline` is not the one that the policy names, or is stored and stale or foreign.
 
-    Where the baseline is an artifact, only the policy's [baseline] is checked: it was chosen for this very run.
+    Where the baseline is an artifact, only the policy's [baseline] and the order of the classes are checked: it was
+    chosen for this very run.
     """
     check_pin(policy, baseline.stored.digest if baseline.stored else None, baseline.evaluation.artifact)
+    check_class_order(baseline, candidate)
     if baseline.stored is None:
         return
     _check_line(baseline.stored, candidate)
@@ -237,7 +239,10 @@ def _check_line(stored: Baseline, candidate: JudgedFile) -> None:
     source, evaluation = candidate.artifact or candidate.stored, stored.evaluation
     if source is None or not stored.checkpoint_sha256 or not source.checkpoint_sha256:
         return
-    if not _lineage(evaluation.artifact_sha256, stored) & _lineage(candidate.evaluation.artifact_sha256, source):
+    candidate_sha256 = candidate.evaluation.artifact_sha256
+    # A parent in common is not enough: who wrote another checkpoint beside it contradicts the parent.
+    same_line = stored.checkpoint_sha256 in _lineage(candidate_sha256, source)
+    if not same_line and source.checkpoint_sha256 not in _lineage(evaluation.artifact_sha256, stored):
         raise EvidenceError(
             f"the stored baseline is foreign: {evaluation.artifact} came from checkpoint "
             f"{stored.checkpoint_sha256[:12]}, {candidate.evaluation.artifact} from {source.checkpoint_sha256[:12]}; "
@@ -249,6 +254,24 @@ def _check_line(stored: Baseline, candidate: JudgedFile) -> None:
 def _lineage(sha256: str, source: Artifact | Baseline) -> set[str]:
     """Return the digests of a file and of its ancestors, as far as they are known."""
     return {digest for digest in (sha256, source.parent_sha256, source.checkpoint_sha256) if digest}
+
+
+def check_class_order(baseline: JudgedFile, candidate: JudgedFile) -> None:
+    """Raise EvidenceError where the candidate's columns stand for the classes in another order than the baseline's.
+
+    Answers are matched by the classes' names, so both are read rightly here. An application with a list of its own that
+    gets the candidate in the baseline's place would take one class for another.
+    """
+    orders = [file.evaluation.column_classes for file in (baseline, candidate)]
+    # Other classes altogether are refused when the answers are paired.
+    for column, (before, after) in enumerate(zip(*orders, strict=False)):
+        if before != after and baseline.evaluation.classes == candidate.evaluation.classes:
+            raise EvidenceError(
+                f"{candidate.evaluation.artifact} has its classes in another order than "
+                f"{baseline.evaluation.artifact}: column {column} is '{after}' there and '{before}' in the baseline, "
+                "so an application with its own list of classes would read one for another; make a candidate in the "
+                "baseline's order, or give a baseline in the candidate's"
+            )
 
 
 def _check_runtime(baseline: JudgedFile, candidate: JudgedFile) -> None:

@@ -256,6 +256,15 @@ def test_a_candidate_that_is_known_to_be_of_another_line_makes_the_baseline_fore
         assert judge(policy(), gathered(stored, candidate, policy()))[0].outcome is Outcome.PASS
 
 
+def test_a_sidecar_that_contradicts_its_own_parent_makes_the_baseline_foreign(stored: Path, candidate: Path) -> None:
+    parent = Baseline.load(stored).evaluation.artifact_sha256
+    of_line(candidate, checkpoint_sha256="d" * 64, parent_sha256=parent)
+    with pytest.raises(EvidenceError, match=r"foreign: digits.float.onnx came from checkpoint cccccccccccc"):
+        gathered(stored, candidate, policy())
+    of_line(candidate, checkpoint_sha256="c" * 64, parent_sha256=parent)
+    assert gathered(stored, candidate, policy()).baseline_digest
+
+
 def test_a_users_own_file_may_be_baseline_and_checkpoint_at_once(tmp_path: Path) -> None:
     own = of_line(linear_reader(tmp_path / "own.onnx"), checkpoint_sha256="f" * 64)
     save_baseline(own, policy(), digits(), tmp_path / "own.npz")
