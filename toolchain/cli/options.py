@@ -15,6 +15,7 @@ from click.core import ParameterSource
 from calibration.listener import Listener, listening
 from calibration.spec import with_classes
 from toolchain.cli import complete, console, values
+from toolchain.cli.kept_inputs import refuse_replaced_inputs
 from toolchain.core.errors import GlyphpressError
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ def run_options(
 
             names = ("seed", "threads", "resume", "force", "data_root")
             settings = {name: kwargs.pop(name) for name in names if name in kwargs}
+            if settings.get("force"):
+                refuse_replaced_inputs(_context())
             with console.progress() as progress, listening(Listener(_once(console.say), progress)):
                 context = RunContext(progress=progress, say=console.say, **settings)
                 return command(*args, context=context, **kwargs)

@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     "--seconds", type=values.DURATION, default="2s", show_default=True, help="Shortest time to measure each file."
 )
 @click.option(
-    "--out", type=values.OUTPUT_FOLDER, required=True, help="Folder for the files, their sidecars and the report."
+    "--out", type=values.REPLACED_FOLDER, required=True, help="Folder for the files, their sidecars and the report."
 )
 @options.run_options(seed=True, threads=0, resume=True, force=True)
 @options.json_option
@@ -148,7 +148,9 @@ def _tell_pages(out: Path, steps: Sequence[str] = ()) -> None:
 
 
 @click.command()
-@click.option("--out", type=values.OUTPUT_FOLDER, default="demo-out", show_default=True, help="Folder for the results.")
+@click.option(
+    "--out", type=values.REPLACED_FOLDER, default="demo-out", show_default=True, help="Folder for the results."
+)
 @options.run_options(seed=True, threads=0, force=True)
 @options.json_option
 def demo(*, out: Path, context: RunContext, as_json: bool) -> None:

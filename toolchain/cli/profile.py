@@ -78,7 +78,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--out",
-    type=values.OUTPUT_FOLDER,
+    type=values.REPLACED_FOLDER,
     help="Write a page with pictures, the table and the samples into this folder.",
 )
 @options.run_options(seed=True, threads=1, force=True)

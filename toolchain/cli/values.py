@@ -163,11 +163,15 @@ class Choice(click.Choice[str]):
 
 
 class Output(click.Path):
-    """A file or folder to write; `-` is refused, since no command writes files to stdout."""
+    """A file or folder to write; `-` is refused, since no command writes files to stdout.
 
-    def __init__(self, *, dir_okay: bool = True, file_okay: bool = True) -> None:
+    replaced: whether a new folder takes the place of an old one, with all that is in it.
+    """
+
+    def __init__(self, *, dir_okay: bool = True, file_okay: bool = True, replaced: bool = False) -> None:
         """Take whether a folder and whether a file may be written."""
         super().__init__(path_type=Path, dir_okay=dir_okay, file_okay=file_okay)
+        self.replaced = replaced
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path."""
@@ -186,3 +190,4 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 OUTPUT_FILE = Output(dir_okay=False)
 OUTPUT_FOLDER = Output(file_okay=False)
+REPLACED_FOLDER = Output(file_okay=False, replaced=True)
