@@ -212,9 +212,14 @@ class ProfileCompare(TypedDict):
 
 
 class NamedChange(TypedDict):
-    """A new level (`toolchain.profiling.latency_history.Change`), whether it is slower, and the commit of its start."""
+    """A new level (`toolchain.profiling.latency_history.Change`), whether it is slower, and the commit of its start.
+
+    commit_before: of the last run that is surely at the old level. The names of commits are empty where none is known.
+    """
 
     index: int
+    earliest: int
+    latest: int
     size: Ratio
     runs_before: int
     runs_after: int
@@ -224,6 +229,9 @@ class NamedChange(TypedDict):
     reasons: list[str]
     kind: str
     commit: str
+    earliest_commit: str
+    latest_commit: str
+    commit_before: str
 
 
 class Series(TypedDict):

@@ -149,7 +149,8 @@ def history(
     """Say since which commit a file is slower, from the runs that `profile --save` kept in a folder.
 
     Runs are in order of their commits where git knew them all, else of time; machines and settings are kept apart. A
-    change takes four runs on either side. A slowdown is reported until it is undone, or accepted by `--since`.
+    change shows after three to five runs; where it may have come with one of several commits, these are named. A
+    slowdown is reported until it is undone, or accepted by `--since`.
 
     \b
     Example:

@@ -1,8 +1,9 @@
 """The latency of files over many saved profiles: since which commit a file is slower, by how much, how surely.
 
 A series holds the runs of one file with the same settings on one kind of machine, in order. Its levels are found by
-`toolchain.stats.change_points`; a change is as large as the typical times of both levels differ. What drifts with the
-hours of a day, or comes in waves, is no exchangeable noise, and raises more false alarms than `LEVEL` says.
+`toolchain.stats.change_points`; a change is as large as the typical times of both levels differ. Where a change cannot
+be placed at one run, the runs that it may have come with are named. What drifts with the hours of a day, or comes in
+waves, is no exchangeable noise, and raises more false alarms than `LEVEL` says.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from toolchain.core.quantities import counted
 from toolchain.evaluation.timings import SLOWER, typical_ns
 from toolchain.profiling.busy_runs import Disturbance, is_explained
 from toolchain.profiling.saved import SHORT, SavedProfile, instant
-from toolchain.stats.change_points import LEVEL, MIN_SEGMENT, Shift, change_points, shift
+from toolchain.stats.change_points import LEVEL, MIN_SEGMENT, Place, Shift, change_points, place, shift
 from toolchain.stats.decision import Outcome
 
 ENOUGH = 2 * MIN_SEGMENT
@@ -73,13 +74,16 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Change:
-    """A new level. index: of its first point. runs_before, runs_after: in the levels on both sides.
+    """A new level. index: of the point that is likeliest its first one. runs_before, runs_after: in both levels.
 
-    since: the ratio of the newest level to the level before. standing: whether it is a slowdown that lasts until now.
-    sure: whether the quiet runs alone show that, or other work does not explain it. reasons: what else changed there.
+    earliest, latest: of the points that may be its first one too. since: the ratio of the newest level to the level
+    before. standing: whether it is a slowdown that lasts until now. sure: whether the quiet runs alone show that,
+    or other work does not explain it. reasons: what else changed there.
     """
 
     index: int
+    earliest: int
+    latest: int
     size: Ratio
     runs_before: int
     runs_after: int
@@ -127,24 +131,50 @@ class Series:
     def sentences(self) -> Iterator[str]:
         """Yield what the series shows, in words."""
         if len(self.points) < ENOUGH:
-            yield f"{counted(len(self.points), 'run')} cannot show a change; it takes {ENOUGH}"
+            yield f"{self._runs} cannot show a change; it takes {ENOUGH}"
             return
         standing = [change for change in self.changes if change.standing]
         for change in standing:
-            size = change.since
             doubt = "" if change.sure else "; NOT QUIET: the quiet runs alone do not show it"
-            yield (
-                f"slower since {self.points[change.index].name}: {size.ratio:.2f} [{size.low:.2f}, {size.high:.2f}] "
-                f"times as long, {counted(change.runs_before, 'run')} before{doubt}"
-            )
+            yield f"slower since {self._since(change)}{doubt}"
             yield from change.reasons
-        if not standing:
-            yield "not slower than before" if self.changes else f"no change in {counted(len(self.points), 'run')}"
+        if standing:
+            return
+        faster = [change for change in self.changes if change.size.faster and change.since.faster]
+        lasting = [f"faster since {self._since(change)}" for change in faster[-1:]]
+        if not lasting or any(change.size.slower for change in self.changes):
+            lasting.insert(0, "not slower than before" if self.changes else f"no change in {self._runs}")
+        yield "; ".join(lasting)
+
+    @property
+    def _runs(self) -> str:
+        return counted(len(self.points), "run")
+
+    def _since(self, change: Change) -> str:
+        """Return since when a level lasts, and by how much the newest level differs from the one before it."""
+        size = change.since
+        return (
+            f"{self._first_run(change)}: {size.ratio:.2f} [{size.low:.2f}, {size.high:.2f}] times as long, "
+            f"{counted(change.runs_before, 'run')} before"
+        )
+
+    def _first_run(self, change: Change) -> str:
+        """Return since which run a level lasts: one, or those that it may be; and the run before, at the old level."""
+        before, first, last, likeliest = (
+            self.points[k].name for k in (change.earliest - 1, change.earliest, change.latest, change.index)
+        )
+        not_yet = f" (not yet {before})" if before != first else ""
+        if first == last:
+            return first + not_yet
+        return f"a run from {first} to {last}, likeliest {likeliest}{not_yet}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types; times in nanoseconds."""
+        places = ("commit", "index"), ("earliest_commit", "earliest"), ("latest_commit", "latest")
         changes = [
-            asdict(change) | {"kind": change.kind, "commit": self.points[change.index].commit}
+            asdict(change)
+            | {"kind": change.kind, "commit_before": self.points[change.earliest - 1].commit}
+            | {name: self.points[getattr(change, place)].commit for name, place in places}
             for change in self.changes
         ]
         return asdict(self) | {"changes": changes, "outcome": str(self.outcome), "said": list(self.sentences())}
@@ -213,32 +243,50 @@ def _from(runs: Sequence[SavedProfile], since: str) -> Sequence[SavedProfile]:
 
 def _analysed(series: Series, seed: int) -> Series:
     logs = [math.log(point.ns) for point in series.points]
-    edges = [0, *change_points(logs, seed=seed), len(logs)]
+    places = _places(logs, change_points(logs, seed=seed))
+    edges = [0, *(each.likeliest for each in places), len(logs)]
     newest = range(edges[-2], edges[-1])
     changes = []
-    for (start, index), (_, end) in pairwise(pairwise(edges)):
+    for (start, index, end), found in zip(zip(edges, edges[1:], edges[2:], strict=False), places, strict=True):
         before, after = range(start, index), range(index, end)
         size, since = (Ratio.of(_shift(logs, before, level)) for level in (after, newest))
         standing = size.slower and since.slower
         quiet = [[k for k in level if series.points[k].quiet] for level in (before, newest)]
         disturbed = ([series.points[k].disturbance for k in level] for level in (before, newest))
         shown = (all(quiet) and Ratio.of(_shift(logs, *quiet)).slower) or not is_explained(since.low, *disturbed)
-        reasons = tuple(_reasons(series.points[index - 1], series.points[index]))
-        changes.append(Change(index, size, len(before), len(after), since, standing, standing and shown, reasons))
+        reasons = tuple(_reasons(series.points[found.earliest - 1 : found.latest + 1]))
+        sure = standing and shown
+        changes.append(
+            Change(index, found.earliest, found.latest, size, len(before), len(after), since, standing, sure, reasons)
+        )
     return replace(series, changes=tuple(changes))
+
+
+def _places(logs: Sequence[float], splits: Sequence[int]) -> list[Place]:
+    """Return where the levels begin that splits found, each between the change before and the split after it."""
+    places, start = list[Place](), 0
+    for split, end in pairwise([*splits, len(logs)]):
+        places.append(place(logs, start, split, end))
+        start = places[-1].likeliest
+    return places
 
 
 def _shift(logs: Sequence[float], before: Sequence[int], after: Sequence[int]) -> Shift:
     return shift([logs[k] for k in before], [logs[k] for k in after])
 
 
-def _reasons(before: Point, after: Point) -> Iterator[str]:
-    """Yield what changed between two runs, or that nothing did which is known."""
-    if before.commit and before.commit == after.commit:
-        yield f"the run before is of commit {after.name} too, so no commit made the difference"
-    if before.sha256 != after.sha256:
-        yield "the content of the file changed there"
-    if before.runtime != after.runtime:
-        yield f"{after.runtime} there, not {before.runtime}"
-    if (before.sha256, before.runtime) == (after.sha256, after.runtime):
+def _reasons(points: Sequence[Point]) -> Iterator[str]:
+    """Yield what changed in the runs of which one is the first of a new level, the run before them included."""
+    several, reasons = len(points) > 2, list[str]()
+    for before, after in pairwise(points):
+        where = f"at {after.name}" if several else "there"
+        if before.sha256 != after.sha256:
+            reasons.append(f"the content of the file changed {where}")
+        if before.runtime != after.runtime:
+            reasons.append(f"{after.runtime} {where}, not {before.runtime}")
+    if points[0].commit and len({point.commit for point in points}) == 1:
+        run = "the run before is" if not several else "they and the run before are"
+        yield f"{run} of commit {points[0].name} too, so no commit made the difference"
+    yield from reasons
+    if not reasons:
         yield "the same file in the same runtime: the machine, or what else runs on it, changed"

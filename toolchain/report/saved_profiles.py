@@ -12,7 +12,7 @@ from toolchain.profiling.run_comparison import RowComparison, RunComparison
 from toolchain.profiling.saved import SHORT, SavedProfile, SavedRow
 from toolchain.report.tables import DASH, Columns, markdown_text, ratio_text, spreadsheet_csv
 from toolchain.report.text_charts import history_chart
-from toolchain.stats.change_points import LEVEL
+from toolchain.stats.change_points import LEVEL, PLACED
 from toolchain.stats.decision import Outcome
 
 
@@ -178,12 +178,16 @@ def history_markdown(history: LatencyHistory) -> str:
         # Indented, so that no name of a commit ends the block.
         chart = "\n".join(f"    {line}" for line in history_chart(series).splitlines())
         parts.append(f"{lines}\n\n<!-- -->\n\n{chart}")
-    return "\n\n".join([*parts, markdown_text(_CHART_NOTE)]) + "\n"
+    return "\n\n".join([*parts, "\n".join(f"- {markdown_text(line)}" for line in _CHART_NOTE.splitlines())]) + "\n"
 
 
 _CHART_NOTE = (
-    f"* quiet run, o NOT QUIET, | median of the level; a series without a change shows one in {round(1 / LEVEL)} "
-    "times (E-divisive, permutations); ratios with 95 % intervals"
+    "times: of a run the geometric mean of the medians of its rounds, without the fifth at either end (not the p50 of "
+    "`profile list`, which is of all samples)\n"
+    "* quiet run, o NOT QUIET, | median of the level, ? the likeliest first run of a level that may begin beside it "
+    f"({PLACED:.0%} sure)\n"
+    f"a series without a change shows one in {round(1 / LEVEL)} times (E-divisive, permutations); ratios with 95 % "
+    "intervals"
 )
 
 
@@ -211,6 +215,7 @@ def history_csv(history: LatencyHistory) -> str:
             "sha256": point.sha256,
             "runtime": point.runtime,
             "level": sum(change.index <= index for change in series.changes),
+            "may_begin_a_level": any(change.earliest <= index <= change.latest for change in series.changes),
         }
         for series in history.series
         for index, point in enumerate(series.points)

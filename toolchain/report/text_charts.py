@@ -10,7 +10,7 @@ import numpy as np
 from targets.host.text import one_line
 from targets.session import Timings
 from toolchain.core.quantities import counted, time_text
-from toolchain.profiling.latency_history import Series
+from toolchain.profiling.latency_history import Change, Series
 from toolchain.profiling.measurements import Measurements
 from toolchain.profiling.saved import SHORT
 
@@ -59,7 +59,8 @@ WIDTH = 44
 def history_chart(series: Series) -> str:
     """Return a line for each run: commit, time, and its mark between the shortest and the longest one.
 
-    `*` is a quiet run, `o` one that was not, `|` the median of its level.
+    `*` is a quiet run, `o` one that was not, `|` the median of its level. The first run of a new level says by how much
+    it differs; with `?` where other runs may be the first one.
     """
     first = max(0, len(series.points) - POINTS)
     levels = dict[int, float]()
@@ -78,6 +79,10 @@ def history_chart(series: Series) -> str:
         marks[column(levels[index])] = "|"
         marks[column(point.ns)] = "*" if point.quiet else "o"
         day, commit = point.created[:16].replace("T", " "), one_line(point.commit)[:SHORT]
-        said = f"  {changes[index].kind} {changes[index].size.ratio:.2f}" if index in changes else ""
+        said = _change_text(changes[index]) if index in changes else ""
         lines.append(f"{commit:{SHORT}}  {day}  {time_text(point.ns / 1e9):>8}  {''.join(marks)}{said}".rstrip())
     return "\n".join(lines)
+
+
+def _change_text(change: Change) -> str:
+    return f"  {change.kind} {change.size.ratio:.2f}{'?' * (change.earliest < change.latest)}"

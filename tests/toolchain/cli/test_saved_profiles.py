@@ -174,7 +174,7 @@ def test_the_history_says_since_which_commit_a_file_is_slower(glyphpress: Progra
     kept(folder, *(saved_run(number, float(ns)) for number, ns in enumerate(times)))
     shown = glyphpress("profile", "history", folder, "--csv", tmp_path / "h.csv", "--markdown", tmp_path / "h.md")
     assert (shown.code, shown.err) == (0, "")
-    assert "a.onnx on ort-cpu: slower since c52: 1.10 [" in shown.out
+    assert "a.onnx on ort-cpu: slower since c52 (not yet c51): 1.10 [" in shown.out
     (marked,) = [line for line in shown.out.splitlines() if line.endswith("slower 1.10")]
     assert marked.startswith("c52 ")
     chart = [line for line in shown.out.splitlines() if line.startswith("c")]
@@ -184,7 +184,7 @@ def test_the_history_says_since_which_commit_a_file_is_slower(glyphpress: Progra
     levels = [line["level"] for line in csv.DictReader((tmp_path / "h.csv").read_text().splitlines())]
     assert (levels.count("0"), levels.count("1")) == (52, 8)
     markdown = (tmp_path / "h.md").read_text()
-    assert markdown.startswith("- a.onnx on ort-cpu: slower since c52: 1.10 \\[")
+    assert markdown.startswith("- a.onnx on ort-cpu: slower since c52 (not yet c51): 1.10 \\[")
     assert f"\n    {marked}\n" in markdown
     failed = glyphpress("profile", "history", folder, "--fail-on-slower", "--json")
     said = json.loads(failed.out)
