@@ -197,6 +197,8 @@ class ComparedRow(TypedDict):
     ratio: LatencyRatio | None
     noise: RunNoise | None
     instructions_ratio: float | None
+    runs_before: int
+    runs_after: int
     outcome: Outcome
     taints: list[str]
 

@@ -70,7 +70,7 @@ def list_(*, folder: Path, tables: TableFiles, context: RunContext, as_json: boo
 @click.option(
     "--fail-on-slower",
     is_flag=True,
-    help="Exit 1 if a file is shown to be more than 2 % slower, 5 if that cannot be said.",
+    help="Exit 1 if a file is shown to be more than 2 % slower, 5 if neither that nor the opposite is shown.",
 )
 @table_options(
     markdown="Write the table and its remarks to this file as Markdown.",
@@ -91,7 +91,8 @@ def compare(
     """Compare two saved runs: how many times as long each file takes in RUN as in BASE.
 
     Each is a file that `profile --save` wrote, or a folder of them, whose newest run is taken. The interval is as wide
-    as other runs in their folders show: give it repeats of unchanged files, since two runs are never alike.
+    as other runs in their folders show: give it repeats of unchanged files, since two runs are never alike. Repeats of
+    another file, or in another folder, than those of the other run are averaged, so that more of them show more.
 
     \b
     Example:

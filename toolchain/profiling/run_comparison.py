@@ -3,16 +3,18 @@
 The runs were not taken in turns, so whatever differed between the two occasions (other work, heat, the place of a
 session in memory) looks like a difference of the files. How much that is can only be seen where a file was run
 repeatedly without a change: of such repeats in the folders of the two runs the standard deviation is taken, and the
-interval is at least as wide as the t distribution makes it. Without repeats the interval is that of the rounds of the
-two runs alone, and the remarks say so.
+interval is at least as wide as the t distribution makes it. Where the two files, their runtimes or their folders
+differ, the repeats of each side are averaged, so that the interval becomes narrower with more of them. Without repeats
+the interval is that of the rounds of the two runs alone, and the remarks say so.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -32,6 +34,8 @@ MIN_FREEDOM = 2
 CONFIDENCE = 0.975
 """Of each bound."""
 
+_Runs = Sequence[SavedProfile]
+
 
 @dataclass(frozen=True)
 class RunNoise:
@@ -41,12 +45,11 @@ class RunNoise:
     freedom: int
     runs: int
 
-    @property
-    def half(self) -> float:
-        """Half the width of the 95 % interval of the logarithm of a ratio of two runs."""
+    def half(self, before: int = 1, after: int = 1) -> float:
+        """Half the width of the 95 % interval of the logarithm of a ratio of means of so many runs."""
         from scipy.special import stdtrit
 
-        return float(stdtrit(self.freedom, CONFIDENCE)) * math.sqrt(2) * self.deviation
+        return float(stdtrit(self.freedom, CONFIDENCE)) * math.sqrt(1 / before + 1 / after) * self.deviation
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +57,8 @@ class RowComparison:
     """A file of the later run and the same file, or the only one on that target, in the earlier run.
 
     ratio: of typical times, its interval by `noise` if that is known; None where either has no latency. repeats: what
-    disturbed the runs that `noise` is of.
+    disturbed the runs before that `noise` is of. runs_before, runs_after: how many runs of each the ratio is of: the
+    two alone, or the mean of quiet repeats.
     """
 
     base: SavedRow
@@ -63,6 +67,8 @@ class RowComparison:
     noise: RunNoise | None
     instructions_ratio: float | None = None
     repeats: tuple[Disturbance, ...] = ()
+    runs_before: int = 1
+    runs_after: int = 1
 
     @property
     def taints(self) -> tuple[str, ...]:
@@ -71,13 +77,18 @@ class RowComparison:
 
     @property
     def outcome(self) -> Outcome:
-        """FAIL if it is shown to be slower; INCONCLUSIVE if that is not known, or other work can explain it."""
+        """FAIL if it is shown to be more than 2 % slower, PASS if it is shown not to be; INCONCLUSIVE otherwise.
+
+        Where a machine was not quiet, and other work can explain it, a slower file is INCONCLUSIVE too.
+        """
         if self.instructions_ratio is not None:
             return Outcome.FAIL if self.instructions_ratio > SLOWER else Outcome.PASS
-        if self.ratio is None or self.ratio.low is None:
+        if self.ratio is None or self.ratio.low is None or self.ratio.high is None:
             return Outcome.INCONCLUSIVE
-        if not self.ratio.slower:
+        if self.ratio.high <= SLOWER:
             return Outcome.PASS
+        if not self.ratio.slower:
+            return Outcome.INCONCLUSIVE
         if not self.taints:
             return Outcome.FAIL
         assert self.row.timings, "it has a ratio"
@@ -96,6 +107,8 @@ class RowComparison:
             "ratio": asdict(self.ratio) if self.ratio else None,
             "noise": asdict(self.noise) if self.noise else None,
             "instructions_ratio": self.instructions_ratio,
+            "runs_before": self.runs_before,
+            "runs_after": self.runs_after,
             "outcome": str(self.outcome),
             "taints": list(self.taints),
         }
@@ -144,8 +157,8 @@ def compare_runs(
         raise EvidenceError(f"{run.name} and {base.name} ran on unlike machines: {unlike[0]}; --anyway compares them")
     for pair in pairs:
         _refuse_other_settings(base, run, *pair)
-    known = [base, *others]
-    rows = tuple(_compared(before, after, _repeats(after, run, known)) for before, after in pairs)
+    known = tuple(others)
+    rows = tuple(_compared(before, after, (base, run), known) for before, after in pairs)
     compared = {before.key for before, _ in pairs}
     lacking = tuple(f"{run.name} lacks {row.artifact} on {row.target}" for row in base.rows if row.key not in compared)
     remarks = dict.fromkeys([*unlike, *_remarks(rows)])
@@ -160,7 +173,7 @@ def require_not_slower(compared: RunComparison) -> None:
     unknown = [f"{row.row.artifact} on {row.row.target}" for row in compared.rows if row.outcome is not Outcome.PASS]
     if unknown or compared.lacking:
         why = "; ".join([*(f"it is not known whether {name} is slower" for name in unknown), *compared.lacking])
-        raise GateInconclusive(f"{why}; run them again on a quiet machine, for longer")
+        raise GateInconclusive(f"{why}; save more runs of each, on a quiet machine, for longer")
 
 
 def _pairs(base: SavedProfile, run: SavedProfile) -> Iterator[tuple[SavedRow, SavedRow]]:
@@ -204,33 +217,91 @@ def _refuse_other_settings(base: SavedProfile, run: SavedProfile, before: SavedR
             )
 
 
-def _compared(before: SavedRow, after: SavedRow, repeats: Sequence[Sequence[Timings]]) -> RowComparison:
+def _compared(
+    before: SavedRow, after: SavedRow, ends: tuple[SavedProfile, SavedProfile], others: _Runs
+) -> RowComparison:
     if before.timed and after.timed:
-        ratio, noise = LatencyRatio.apart(after.timed, before.timed), _noise(repeats)
-        disturbed = tuple(Disturbance.of(timings) for timings in chain.from_iterable(repeats))
-        widened = ratio.widened(noise.half) if ratio and noise else ratio
-        return RowComparison(before, after, widened, noise, repeats=disturbed)
+        repeats = [_repeats(row, run, others) for row, run in zip((before, after), ends, strict=True)]
+        known, kind = [ends[0], *others], repeats[1].kind
+        apart = repeats[0].kind != kind
+        if not apart:
+            # No run can be said to be of one side, and a slower one must not hide in the noise.
+            repeats = [replace(side, logs=side.logs[:1]) for side in repeats]
+        else:
+            known.append(ends[1])
+        groups = _repeated(after, ends[1], known)
+        noise = _noise(groups.values())
+        earlier = [runs for each, runs in groups.items() if not (apart and each == kind)]
+        disturbed = tuple(Disturbance.of(timings) for timings in chain.from_iterable(earlier))
+        ratio = LatencyRatio.apart(after.timed, before.timed)
+        if not (ratio and noise):
+            return RowComparison(before, after, ratio, noise, repeats=disturbed)
+        counts = [len(side.logs) for side in repeats]
+        ratio = _with_noise(ratio, noise, *repeats)
+        return RowComparison(before, after, ratio, noise, None, disturbed, *counts)
     if before.instructions and after.instructions:
         return RowComparison(before, after, None, None, after.instructions.median / before.instructions.median)
     return RowComparison(before, after, None, None)
 
 
-def _repeats(row: SavedRow, run: SavedProfile, known: Sequence[SavedProfile]) -> list[list[Timings]]:
+@dataclass(frozen=True)
+class _Repeats:
+    """Logarithms of the typical times of a run of a file, the first, and of its quiet repeats in the same folder."""
+
+    kind: tuple[object, ...]
+    logs: tuple[float, ...]
+
+
+def _repeats(row: SavedRow, run: SavedProfile, others: _Runs) -> _Repeats:
+    kind = _kind(row, run)
+    logs = [
+        log
+        for other in (run, *others)
+        for each in other.rows
+        if (each is row or (_kind(each, other) == kind and each.timings and not each.timings.taints))
+        and (log := _log(each))
+    ]
+    return _Repeats(kind, tuple(logs))
+
+
+def _with_noise(ratio: LatencyRatio, noise: RunNoise, before: _Repeats, after: _Repeats) -> LatencyRatio:
+    """Return the ratio of the means of both sides, with the interval by the noise of runs."""
+    counts = len(before.logs), len(after.logs)
+    half = noise.half(*counts)
+    if max(counts) == 1:
+        return ratio.widened(half)
+    log = float(np.mean(after.logs) - np.mean(before.logs))
+    return replace(ratio, ratio=math.exp(log), low=math.exp(log - half), high=math.exp(log + half))
+
+
+def _log(row: SavedRow) -> float | None:
+    typical = typical_ns(row.timed) if row.timed else None
+    return math.log(typical) if typical else None
+
+
+def _kind(row: SavedRow, run: SavedProfile) -> tuple[object, ...]:
+    """Return what runs have in common that are repeats: file, settings, runtime, machine and folder."""
+    version = row.facts.version if row.facts else ""
+    threads = row.facts.threads if row.facts else 0
+    machine = json.dumps(run.machine_of(row), sort_keys=True)
+    return *row.key, row.sha256, row.batch, threads, version, machine, run.path.parent.resolve() if run.path else None
+
+
+def _repeated(row: SavedRow, run: SavedProfile, known: _Runs) -> dict[tuple[object, ...], list[Timings]]:
     """Return the repeated runs of a file of that name, on that target and a machine like that of `row`.
 
-    Runs of one content in one version of the runtime are repeats.
+    Runs of one content in one version of the runtime and one folder are repeats.
     """
     groups: dict[tuple[object, ...], list[Timings]] = defaultdict(list)
     for other in known:
         for each in other.rows:
-            if each.key == row.key and each.timed and other.machine_of(each) == run.machine_of(row):
-                facts = each.timed.facts
-                if typical_ns(each.timed):
-                    groups[each.sha256, each.batch, facts.threads, facts.version].append(each.timed)
-    return [timings for timings in groups.values() if len(timings) > 1]
+            same = each.key == row.key and other.machine_of(each) == run.machine_of(row)
+            if same and each.timed and typical_ns(each.timed):
+                groups[_kind(each, other)].append(each.timed)
+    return {kind: timings for kind, timings in groups.items() if len(timings) > 1}
 
 
-def _noise(repeats: Sequence[Sequence[Timings]]) -> RunNoise | None:
+def _noise(repeats: Iterable[Sequence[Timings]]) -> RunNoise | None:
     """Return how much repeated runs differ, None where there are too few."""
     repeated = [np.log([typical_ns(each) or math.nan for each in timings]) for timings in repeats]
     freedom = sum(len(logs) - 1 for logs in repeated)
@@ -247,6 +318,12 @@ def _remarks(rows: Sequence[RowComparison]) -> Iterator[str]:
             f"interval: 95 %, by how much {counted(noise.runs, 'run')} of unchanged files in these folders differ "
             f"({percent_text(math.expm1(noise.deviation), 1)}), and by the rounds of the two runs where that is more"
         )
+    for row in rows:
+        if max(row.runs_before, row.runs_after) > 1:
+            yield (
+                f"ratio of {row.row.artifact} on {row.row.target}: of the mean typical times of "
+                f"{counted(row.runs_before, 'run')} before and {row.runs_after} after in their folders, not of one p50"
+            )
     if any(row.ratio and not row.noise for row in rows):
         yield (
             "interval: 95 %, by the rounds of the two runs alone; what changed on the machine between them is not in "

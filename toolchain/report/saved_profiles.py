@@ -157,7 +157,10 @@ def comparison_csv(compared: RunComparison) -> str:
             "ratio": row.ratio.ratio if row.ratio else row.instructions_ratio,
             "low": row.ratio.low if row.ratio else None,
             "high": row.ratio.high if row.ratio else None,
+            "runs_before": row.runs_before,
+            "runs_after": row.runs_after,
             "outcome": str(row.outcome),
+            "said": _said(row),
         }
         for row in compared.rows
     ]

@@ -45,7 +45,7 @@ def test_runs_that_differ_without_a_change_widen_the_interval() -> None:
     quiet, noisy = (compare_runs(base, other, repeats(8, deviation)[1:]) for deviation in (0.001, 0.08))
     assert interval(quiet)[0] > 1.05
     assert interval(noisy)[0] < 1 < interval(noisy)[1]
-    assert noisy.outcome is Outcome.PASS
+    assert noisy.outcome is Outcome.INCONCLUSIVE
     assert "unchanged files" in " ".join(noisy.remarks)
     assert noisy.rows[0].noise is not None
     assert noisy.rows[0].noise.freedom == 7
@@ -130,3 +130,51 @@ def test_instructions_are_compared_exactly_on_any_machine() -> None:
 def test_the_machine_of_a_path_that_was_not_saved_is_named_by_its_time() -> None:
     assert compare_runs(saved_run(0), saved_run(1)).to_dict()["base"]["path"].startswith("2026-11-02T09:00")
     assert replace(saved_run(0), path=Path("x.json")).name == "x.json"
+
+
+@pytest.mark.parametrize("content", ["the same file", "a new file"])
+@pytest.mark.parametrize(("slower", "outcome"), [(1.0, Outcome.PASS), (1.05, Outcome.FAIL)])
+def test_a_slowdown_between_two_folders_is_no_noise(
+    tmp_path: Path, content: str, slower: float, outcome: Outcome
+) -> None:
+    for seed in range(10):
+        folders = [repeats(4, 0.002, seed=seed), repeats(4, 0.002, seed=seed + 100)]
+        runs = [
+            replace(saved_run(number, slower**after * typical, sha256=sha256), path=tmp_path / str(after) / run.name)
+            for after, folder in enumerate(folders)
+            for number, run in enumerate(folder)
+            for typical in [float(np.median(run.rows[0].timings.samples_ns))]  # type: ignore[union-attr]
+            for sha256 in ["ab"[after and content == "a new file"] * 64]
+        ]
+        compared = compare_runs(runs[3], runs[7], [*runs[:3], *runs[4:7]])
+        assert compared.outcome is outcome
+        (row,) = compared.rows
+        assert (row.runs_before, row.runs_after) == (4, 4)
+        assert "of 4 runs before and 4 after" in " ".join(compared.remarks)
+
+
+def test_a_wide_interval_is_not_known_and_no_pass(tmp_path: Path) -> None:
+    others = [replace(run, path=tmp_path / run.name) for run in repeats(4, 0.05, seed=1)]
+    base, run = (
+        replace(saved_run(9 + k, ns, sha256="cd"[k] * 64), path=tmp_path / str(k)) for k, ns in ((0, 1e5), (1, 1.2e5))
+    )
+    compared = compare_runs(base, run, others)
+    low, high = interval(compared)
+    assert low < 1.02 < high
+    with pytest.raises(GateInconclusive, match="save more runs"):
+        require_not_slower(compared)
+
+
+def test_in_one_folder_an_unchanged_file_is_compared_by_its_two_runs(tmp_path: Path) -> None:
+    first, *others, last = (replace(run, path=tmp_path / run.name) for run in repeats(6, 0.005))
+    (row,) = compare_runs(first, last, others).rows
+    assert (row.runs_before, row.runs_after) == (1, 1)
+
+
+def test_a_busy_repeat_is_not_averaged(tmp_path: Path) -> None:
+    before = [replace(run, path=tmp_path / run.name) for run in [*repeats(4, 0.005), saved_run(7, 300_000, **BUSY)]]
+    after = replace(saved_run(9, sha256="b" * 64), path=tmp_path / "after.json")
+    (row,) = compare_runs(before[0], after, before[1:]).rows
+    assert (row.runs_before, row.runs_after) == (4, 1)
+    assert row.ratio is not None
+    assert 0.9 < row.ratio.ratio < 1.1
