@@ -170,17 +170,17 @@ class Timings:
         """How many cores other processes kept busy during the measurement; 0 where that is not known."""
         return busy_by_others(self.machine, self.machine.get("end", self.machine)) or 0.0
 
-    def percentile(self, q: float) -> float | None:
+    def percentile(self, q: float, *, raw: bool = False) -> float | None:
         """Return the q-th percentile (0 to 100) in nanoseconds, or None where there are too few samples.
 
-        Of `worked_ns`. At least ten samples must lie beyond it (on each side for the median), and percentiles above the
-        median need single inferences.
+        Of `worked_ns`, or `raw` of `samples_ns`, with the time that the system gave to others. At least ten samples
+        must lie beyond it (on each side for the median), and percentiles above the median need single inferences.
         """
         # 100 - 99.9 is a little less than 0.1 in floating point.
         beyond = round(len(self.samples_ns) * min(q, 100 - q) / 100, 6)
         if beyond < 10 or (self.inner > 1 and q > 50):
             return None
-        return float(np.percentile(self.worked_ns, q))
+        return float(np.percentile(self.samples_ns if raw else self.worked_ns, q))
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types, every sample included; `from_dict` is the inverse."""

@@ -35,7 +35,11 @@ class MeasuredAgreement(TypedDict):
 
 
 class ProfileRow(TypedDict):
-    """One file on one target; the last keys are there where it was timed."""
+    """One file on one target; the last keys are there where it was timed.
+
+    percentiles_ns: without the time in which the system ran others in the middle of a sample; raw_percentiles_ns: with
+    it; interrupted_samples: how many samples that concerns; interrupted_share: its share of the measured time.
+    """
 
     artifact: str
     sha256: str
@@ -63,6 +67,9 @@ class ProfileRow(TypedDict):
     samples: NotRequired[int]
     machine: NotRequired[dict[str, Any]]
     percentiles_ns: NotRequired[dict[str, float | None]]
+    interrupted_samples: NotRequired[int]
+    interrupted_share: NotRequired[float]
+    raw_percentiles_ns: NotRequired[dict[str, float | None]]
 
 
 class Profile(TypedDict):
@@ -137,6 +144,9 @@ class TimedLine(TypedDict):
     samples: int
     rounds: int
     percentiles_ns: dict[str, float | None]
+    interrupted_samples: int
+    interrupted_share: float
+    raw_percentiles_ns: dict[str, float | None]
     ratio: LatencyRatio | None
 
 

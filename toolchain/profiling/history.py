@@ -9,7 +9,7 @@ from typing import Any
 from targets.session import taints_of
 from toolchain.core.errors import EvidenceError
 from toolchain.evaluation.timings import LatencyRatio, StoredRow, StoredRun, not_quiet
-from toolchain.profiling.latency import percentiles
+from toolchain.profiling.latency import interruptions, percentiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +36,7 @@ class Line:
             "samples": len(timings.samples_ns),
             "rounds": len(timings.blocks),
             "percentiles_ns": self.percentiles(),
+            **interruptions(timings),
             "ratio": asdict(self.ratio) if self.ratio else None,
         }
 

@@ -128,16 +128,28 @@ def _joined(blocks: list[Timings]) -> Timings:
     )
 
 
-def percentiles(timings: Timings | None) -> dict[str, float | None]:
-    """Return nanoseconds by name (p50 ... p99.9), None for each that the samples cannot carry; all None without any."""
-    return {f"p{q:g}": timings.percentile(q) if timings else None for q in PERCENTILES}
+def percentiles(timings: Timings | None, *, raw: bool = False) -> dict[str, float | None]:
+    """Return nanoseconds by name (p50 ... p99.9), None for each that the samples cannot carry; all None without any.
+
+    raw: with the time that the system gave to others, which is taken out otherwise.
+    """
+    return {f"p{q:g}": timings.percentile(q, raw=raw) if timings else None for q in PERCENTILES}
+
+
+def interruptions(timings: Timings) -> dict[str, Any]:
+    """Return how many samples were interrupted, the share of the time taken out, and the percentiles with it."""
+    return {
+        "interrupted_samples": len(timings.interrupted),
+        "interrupted_share": timings.interrupted_share,
+        "raw_percentiles_ns": percentiles(None if timings.facts.simulated else timings, raw=True),
+    }
 
 
 def timed_facts(timings: Timings) -> dict[str, Any]:
     """Return how a file was timed and its percentiles, without the samples."""
     names = ("batch", "inner", "warmup", "load_ns", "first_run_ns", "machine")
     facts = {name: getattr(timings, name) for name in names}
-    return facts | {"samples": len(timings.samples_ns), "percentiles_ns": percentiles(timings)}
+    return facts | {"samples": len(timings.samples_ns), "percentiles_ns": percentiles(timings)} | interruptions(timings)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from targets.host.runtime_session import PROFILE_RUNS
 from targets.host.text import one_line
-from targets.session import taints_of
+from targets.session import Timings, taints_of
 from toolchain.core.quantities import counted, size_text, time_text
 from toolchain.evaluation.timings import LatencyRatio, StoredRun, not_quiet
 from toolchain.profiling.history import history, notes
@@ -103,13 +103,36 @@ def _remarks(measurements: Measurements) -> list[str]:
         lines.append(f"instructions: of one inference{images} on one thread, emulated, median of 5; they are no time")
     if any(file.timed for file in measurements.files):
         lines.append("load, first run: once, in a fresh process each, without Python's imports")
+        if any(file.timed and file.timed.facts.target.startswith("ort-cpu") for file in measurements.files):
+            lines.append(
+                "p50 and the like: the runtime's call, inputs and outputs bound; session.run takes 2 to 5 us more"
+            )
     if any(file.peak_bytes is not None for file in measurements.files):
         unweighed = dict.fromkeys(file.target for file in measurements.files if file.facts and file.peak_bytes is None)
         lines.append(f"memory: not of {', '.join(unweighed)}, where nothing is a device" if unweighed else "")
     timed = [file.timed for file in measurements.files if file.timed]
+    lines += _taken_out(
+        (f"{file.artifact.path.name} on {file.target}", file.timed) for file in measurements.files if file.timed
+    )
     lines += _crowded((timings.facts.threads, timings.machine.get("usable_cores", 0)) for timings in timed)
     lines += not_quiet(measurements.taints)
     return [line for line in (*lines, *_reasons(measurements), *_dashes(measurements)) if line]
+
+
+def _taken_out(timed: Iterable[tuple[str, Timings]]) -> list[str]:
+    """Return the line that says of how many samples time was taken out, and what p99 is with it; none if of none."""
+    parts = []
+    for name, timings in timed:
+        if timings.interrupted:
+            q = max((q for q in (50.0, 95.0, 99.0) if timings.percentile(q) is not None), default=None)
+            raw = timings.percentile(q, raw=True) if q else None
+            of = f"{len(timings.interrupted):,} of {len(timings.samples_ns):,} samples"
+            parts.append(f"{name} {of}" + (f", with it p{q:g} {time_text(raw / 1e9)}" if raw else ""))
+    if not parts:
+        return []
+    return [
+        f"taken out of percentiles and ratios: time in which the system ran others amid a sample ({'; '.join(parts)})"
+    ]
 
 
 def _threads_text(threads: int) -> str:
@@ -222,8 +245,10 @@ def _figures(file: MeasuredFile) -> dict[str, object]:
         "load_ns": timed.load_ns if timed else None,
         "first_run_ns": timed.first_run_ns if timed else None,
         "samples": len(timed.samples_ns) if timed else None,
+        "interrupted_samples": len(timed.interrupted) if timed else None,
     }
     known |= {f"{name}_ns": ns for name, ns in percentiles(timed).items()}
+    known |= {f"raw_{name}_ns": ns for name, ns in percentiles(timed, raw=True).items()}
     known |= {"instructions": file.instructions.median if file.instructions else None}
     known |= _ratio_columns("of_first", file.ratio if timed else None)
     known |= _ratio_columns("p95_of_first", file.ratio_p95 if timed else None)
@@ -245,7 +270,11 @@ def operators_text(breakdowns: Sequence[Breakdown], *, colour: bool = False) -> 
         f"mean of the middle three fifths of {PROFILE_RUNS} inferences, by the runtime's own profiler: it counts whole "
         "microseconds, and its own work (some 2 us an operator in ONNX Runtime) is in them"
     )
-    taints = tuple(dict.fromkeys(taint for breakdown in breakdowns for taint in breakdown.taints))
+    taints = [
+        f"{breakdown.artifact.path.name} on {breakdown.target}: " * (len(breakdowns) > 1) + ", ".join(breakdown.taints)
+        for breakdown in breakdowns
+        if breakdown.taints
+    ]
     crowds = _crowded((breakdown.threads, breakdown.cores) for breakdown in breakdowns)
     notes = [note, *crowds, *not_quiet(taints)]
     return "\n\n".join([*tables, "\n".join(map(one_line, notes))])
@@ -280,7 +309,9 @@ def sweep_text(points: Sequence[SweepPoint], *, colour: bool = False) -> str:
         each, all_ = (time_text(ns / 1e9) for ns in (point.image_ns, point.image_ns * point.batch))
         table.add_row(*labels, all_, each, f"{base.image_ns / point.image_ns:.2f}")
     timed = [point.timings for point in points if point.timings]
-    notes = _crowded((timings.facts.threads, timings.machine.get("usable_cores", 0)) for timings in timed)
+    named = [(f"{point.artifact}, {point.threads} x {point.batch}", point.timings) for point in points if point.timings]
+    notes = [*_taken_out(named)]
+    notes += _crowded((timings.facts.threads, timings.machine.get("usable_cores", 0)) for timings in timed)
     return unbroken(table, *notes, *not_quiet(taints_of(timed)), colour=colour)
 
 
@@ -309,4 +340,9 @@ def history_table(runs: Sequence[StoredRun]) -> Columns:
         if len(runs) > 1
         else "of first: to the first file in the same runtime there, timed in turns with it, 95 % interval"
     )
-    return Columns(cells, [explained, *notes(runs)], _TEXT_COLUMNS, _DROPPED_FIRST)
+    left_out = _taken_out(
+        (f"{line.row.artifact} in {line.run}", line.row.timings)
+        for line in lines
+        if not line.row.timings.facts.simulated
+    )
+    return Columns(cells, [explained, *left_out, *notes(runs)], _TEXT_COLUMNS, _DROPPED_FIRST)

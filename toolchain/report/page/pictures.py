@@ -84,7 +84,7 @@ def latency_picture(timings: Sequence[tuple[str, Timings]]) -> Picture | None:
         return None
     caption = (
         "For each latency the share of inferences that took at most so long. A curve further left is faster; a steep "
-        "one is steady."
+        "one is steady. The time in which the system ran other processes amid an inference is left out."
     )
     return _drawn(lambda width: ecdf_svg(timings, width=width), caption)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from targets.host.text import shell_command
 from toolchain.core.quantities import counted, time_text
@@ -29,7 +30,7 @@ def profile_html(measured: Measurements, breakdowns: Sequence[Breakdown] = (), *
         *section("files", "Files", *_columns(measurements_table(measured))),
         *section("latency", "Latency", latency_picture(latencies)),
         *section("operators", "Time by operator", *_operators(breakdowns)),
-        *section("machine", "What ran where", machine_block(measured.machine), _places(measured)),
+        *section("machine", "What ran where", machine_block(_machine(measured)), _places(measured)),
         *section("versions", "Versions and digests", *_versions(measured)),
         *section("commands", "Do it again", Code("The profile", [shell_command(command)]) if command else None),
     ]
@@ -38,6 +39,14 @@ def profile_html(measured: Measurements, breakdowns: Sequence[Breakdown] = (), *
     title = f"Profile of {names[0] if len(names) == 1 else f'{len(names)} files'}"
     subtitle = f"On {', '.join(targets)}; batch {measured.plan.batch}, {counted(measured.rounds, 'round')} in turns."
     return html(Page(title, subtitle, _ruling(measured), (), sections), tool_versions())
+
+
+def _machine(measured: Measurements) -> dict[str, Any]:
+    """Return the machine with the load at the end of the timing, as `machine_facts` calls it."""
+    ends = [file.timed.machine.get("end", {}) for file in measured.files if file.timed]
+    loads = [end["load_average"] for end in ends if "load_average" in end]
+    rest = {key: value for key, value in measured.machine.items() if key != "load_average"}
+    return rest | ({"load_average": loads[-1]} if loads else {})
 
 
 def _name(file: MeasuredFile, measured: Measurements) -> str:
@@ -63,7 +72,7 @@ def _ruling(measured: Measurements) -> Ruling | None:
         pace = time_words(ratio.ratio, interval)
         size = size_words(base.artifact.size / best.artifact.size)
         text = f"Of {len(there)} files {best.artifact.path.name} {pace} as {base.artifact.path.name} on {best.target}."
-        text = f"{text} It is {size} that one."
+        text = f"{text} It is {size} that one.{_elsewhere(measured, first.target)}"
     elif base is not None and counted:
         best = min(counted, key=lambda file: file.instructions_ratio or 1.0)
         share = f"{best.instructions_ratio:.2f} of the instructions of {base.artifact.path.name}"
@@ -75,6 +84,18 @@ def _ruling(measured: Measurements) -> Ruling | None:
     else:
         return None
     return Ruling(status, tone, sentences([text, f"{busy}." if busy else ""]))  # type: ignore[arg-type]
+
+
+def _elsewhere(measured: Measurements, first: str) -> str:
+    """Return a sentence for each other target: its fastest file against the first file there."""
+    text = ""
+    for target in dict.fromkeys(file.target for file in measured.files if file.target != first):
+        there = [file for file in measured.files if file.target == target and file.timed]
+        compared = [(file.ratio.ratio, file.artifact.path.name) for file in there if file.ratio]
+        if compared:
+            ratio, name = min(compared)
+            text += f" On {target} {name} takes {ratio:.2f} times as long as {there[0].artifact.path.name}."
+    return text
 
 
 def _sizes_and_costs(measured: Measurements) -> Block | None:
