@@ -116,6 +116,7 @@ class SweepPoint(TypedDict):
     samples: NotRequired[int]
     p50_ns: float | None
     image_ns: float | None
+    speed_up: LatencyRatio | None
 
 
 class ProfileSweep(TypedDict):

@@ -16,13 +16,17 @@ from targets.session import TimingPlan, Timings
 from toolchain.core.context import Progress, silent
 from toolchain.core.errors import UsageProblem
 from toolchain.core.json_codec import json_types
+from toolchain.evaluation.timings import LatencyRatio
 from toolchain.profiling.latency import ROUNDS, time_interleaved
 from toolchain.profiling.measurements import paired
 
 
 @dataclass(frozen=True, eq=False)
 class SweepPoint:
-    """One file with one number of threads and one batch size. refused: why there are no timings."""
+    """One file with one number of threads and one batch size. refused: why there are no timings.
+
+    speed_up: how many images it reads in the time of one of the first point of that file and target; None for that one.
+    """
 
     artifact: str
     target: str
@@ -30,6 +34,7 @@ class SweepPoint:
     batch: int
     timings: Timings | None = None
     refused: str = ""
+    speed_up: LatencyRatio | None = None
 
     @property
     def image_ns(self) -> float | None:
@@ -43,7 +48,7 @@ class SweepPoint:
         timings = self.timings
         facts = {"facts": timings.facts, "samples": len(timings.samples_ns)} if timings else {}
         p50 = timings.percentile(50) if timings else None
-        return json_types(settings | facts | {"p50_ns": p50, "image_ns": self.image_ns})
+        return json_types(settings | facts | {"p50_ns": p50, "image_ns": self.image_ns, "speed_up": self.speed_up})
 
 
 def sweep(
@@ -76,7 +81,29 @@ def sweep(
         ]
         for batch in dict.fromkeys(batches):
             points += _timed(configurations, replace(plan or TimingPlan(), batch=batch), rounds, seed, progress)
-    return tuple(points)
+    return with_speed_ups(points)
+
+
+def with_speed_ups(points: Sequence[SweepPoint]) -> tuple[SweepPoint, ...]:
+    """Return the points with their speed-ups. Those of one batch size were timed in turns, others were not."""
+    first: dict[tuple[str, str], SweepPoint] = {}
+    compared = []
+    for point in points:
+        base = first.setdefault((point.artifact, point.target), point) if point.timings else point
+        compared.append(replace(point, speed_up=_speed_up(point, base)))
+    return tuple(compared)
+
+
+def _speed_up(point: SweepPoint, base: SweepPoint) -> LatencyRatio | None:
+    if point is base or point.timings is None or base.timings is None:
+        return None
+    if point.batch == base.batch:
+        return LatencyRatio.of(base.timings, point.timings)
+    ratio = LatencyRatio.apart(base.timings, point.timings)
+    images = point.batch / base.batch
+    if ratio is None or ratio.low is None or ratio.high is None:
+        return ratio and replace(ratio, ratio=ratio.ratio * images)
+    return replace(ratio, ratio=ratio.ratio * images, low=ratio.low * images, high=ratio.high * images)
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ def _taken_out(timed: Iterable[tuple[str, Timings]]) -> list[str]:
             q = max((q for q in (50.0, 95.0, 99.0) if timings.percentile(q) is not None), default=None)
             raw = timings.percentile(q, raw=True) if q else None
             of = f"{len(timings.interrupted):,} of {len(timings.samples_ns):,} samples"
-            parts.append(f"{name} {of}" + (f", with it p{q:g} {time_text(raw / 1e9)}" if raw else ""))
+            parts.append(f"{name}: {of}" + (f", with it p{q:g} {time_text(raw / 1e9)}" if raw else ""))
     if not parts:
         return []
     return [
@@ -299,18 +299,31 @@ def sweep_text(points: Sequence[SweepPoint], *, colour: bool = False) -> str:
     """Return one row for each number of threads and batch size: time per inference and image, and the speed-up."""
     headings = ("artifact", "target", "threads", "batch", "p50", "an image", "speed-up")
     table = plain_table(headings, left=_TEXT_COLUMNS)
-    first: dict[tuple[str, str, int], SweepPoint] = {}
     for point in points:
-        base = first.setdefault((point.artifact, point.target, point.batch), point)
         labels = [*map(shown, (point.artifact, point.target, str(point.threads), str(point.batch)))]
-        if point.timings is None or point.image_ns is None or not base.image_ns:
+        if point.timings is None or point.image_ns is None:
             table.add_row(*labels, shown(point.refused or DASH), DASH, DASH)
             continue
         each, all_ = (time_text(ns / 1e9) for ns in (point.image_ns, point.image_ns * point.batch))
-        table.add_row(*labels, all_, each, f"{base.image_ns / point.image_ns:.2f}")
+        table.add_row(*labels, all_, each, ratio_text(point.speed_up) if point.speed_up else DASH)
     timed = [point.timings for point in points if point.timings]
-    named = [(f"{point.artifact}, {point.threads} x {point.batch}", point.timings) for point in points if point.timings]
-    notes = [*_taken_out(named)]
+    named = [
+        (f"{point.artifact} with {_threads_text(point.threads)}, batch {point.batch}", point.timings)
+        for point in points
+        if point.timings
+    ]
+    # A session in a process of its own calls its target by that process.
+    facts = {point.target: point.timings.facts for point in points if point.timings}
+    places = [f"{target} ({fact.runtime} {fact.version}, {fact.device})" for target, fact in facts.items()]
+    rounds = max((len(each.blocks) for each in timed), default=0)
+    notes = [f"{', '.join(places)}; {counted(rounds, 'round')} in turns for each batch size"] if timed else []
+    if any(point.speed_up for point in points):
+        notes += [
+            "speed-up: images in the same time, against the first row of that file and target; 95 % interval",
+            *["rows of another batch size were not timed in turns with it"]
+            * (len({point.batch for point in points}) > 1),
+        ]
+    notes += _taken_out(named)
     notes += _crowded((timings.facts.threads, timings.machine.get("usable_cores", 0)) for timings in timed)
     return unbroken(table, *notes, *not_quiet(taints_of(timed)), colour=colour)
 

@@ -192,7 +192,14 @@ def test_a_sweep_times_every_way_in_a_process_of_its_own(
             assert point["image_ns"] == point["p50_ns"] / batch
     assert ways["b.onnx", 1, 16]["p50_ns"] > 2 * ways["b.onnx", 1, 1]["p50_ns"]
     shown = glyphpress(*words).out
-    assert "speed-up" in shown
+    assert ways["b.onnx", 1, 1]["speed_up"] is None
+    for key in (("b.onnx", 2, 1), ("b.onnx", 1, 16)):
+        speed_up = ways[key]["speed_up"]
+        images = ways["b.onnx", 1, 1]["image_ns"] / ways[key]["image_ns"]
+        assert speed_up["low"] <= speed_up["ratio"] <= speed_up["high"]
+        assert speed_up["ratio"] == pytest.approx(images, rel=0.5)
+    assert "speed-up: images in the same time, against the first row of that file and target" in shown
+    assert "ort-cpu (onnxruntime " in shown
     assert "its batch is fixed at 1" in shown
 
 
