@@ -93,23 +93,29 @@ class Columns:
 
     cells: by heading, one for each row; a column that only holds dashes is left out. left: the headings of the columns
     that are aligned to the left. dropped_first: the columns that a narrow terminal leaves out, the first of them first.
+    below: the columns of long texts, which it writes as lines below the table before it leaves out any.
     """
 
     cells: Mapping[str, Sequence[str]]
     remarks: Sequence[str]
     left: Collection[str]
     dropped_first: Sequence[str]
+    below: Sequence[str] = ()
 
     def text(self, *, width: int | None = None, colour: bool = False) -> str:
         """Return the table for a terminal. width: of the terminal, None for no limit."""
         optional = [heading for heading in self.dropped_first if heading in self.filled()]
         dropped, table = 0, self._table(())
+        below: list[str] = []
+        if width is not None and _width(table) > width:
+            below = [heading for heading in self.below if heading in self.filled()]
+            table = self._table(below)
         while width is not None and dropped < len(optional) and _width(table) > width:
             dropped += 1
-            table = self._table(optional[:dropped])
+            table = self._table([*below, *optional[:dropped]])
         names = ", ".join(optional[:dropped])
         hidden = [f"not shown at this width: {names}; a wider window or a file shows them"] if names else []
-        return unbroken(table, *hidden, *self.remarks, colour=colour)
+        return unbroken(table, *self._lines(below), *hidden, *self.remarks, colour=colour)
 
     def markdown(self) -> str:
         """Return the table, with every column, and the remarks as a list."""
@@ -122,6 +128,16 @@ class Columns:
     def filled(self) -> dict[str, Sequence[str]]:
         """Return the columns that hold more than dashes."""
         return {heading: column for heading, column in self.cells.items() if set(column) != {DASH}}
+
+    def _lines(self, headings: Sequence[str]) -> list[str]:
+        """Return the texts of these columns, each once, with the rows that it is of: by their columns on the left."""
+        lines: dict[str, list[str]] = {}
+        named = [cells for heading, cells in self.filled().items() if heading in self.left and heading not in headings]
+        for heading in headings:
+            for text, *names in zip(self.cells[heading], *named, strict=True):
+                if text != DASH:
+                    lines.setdefault(f"{heading}: {text}", []).append(" on ".join(names))
+        return [f"{text} ({', '.join(names)})" for text, names in lines.items()]
 
     def _table(self, without: Collection[str]) -> Table:
         columns = {heading: column for heading, column in self.filled().items() if heading not in without}

@@ -44,7 +44,7 @@ def measurements_table(measurements: Measurements) -> Columns:
         "target": [file.target for file in files],
         **{heading: [text(file) for file in files] for heading, text in _COLUMNS.items()},
     }
-    return Columns(cells, _remarks(measurements), _TEXT_COLUMNS, _DROPPED_FIRST)
+    return Columns(cells, _remarks(measurements), _TEXT_COLUMNS, _DROPPED_FIRST, ("answers",))
 
 
 def _time(ns: float | None) -> str:

@@ -92,3 +92,17 @@ def test_each_file_of_a_busy_machine_is_named_once(measured: Measurements) -> No
         "NOT QUIET: a.onnx on t7: others kept 1.7 of 2 cores busy; a.onnx on t8: others kept 1.8 of 2 cores busy; "
         "latencies may be too long"
     ]
+
+
+def test_answers_stand_below_a_narrow_table_and_drop_no_figure(measured: Measurements) -> None:
+    (file,) = measured.files
+    refused = MeasuredFile(file.artifact, "litert-cpu", refused="it runs no .onnx; " + "export it as .tflite " * 3)
+    table = measurements_table(replace(measured, files=(file, refused)))
+    assert "answers" in table.text(width=240).splitlines()[0]
+    head, *lines = table.text(width=100).splitlines()
+    assert "answers" not in head
+    assert "p99" in head
+    assert len(head) <= 100
+    assert any(
+        line.startswith("answers: it runs no .onnx; ") and line.endswith("(a.onnx on litert-cpu)") for line in lines
+    )
