@@ -8,10 +8,12 @@ from typing import Any
 
 from rich.table import Table
 
+from targets.host.machine import cpu_name
 from targets.host.runtime_session import PROFILE_RUNS
 from targets.host.text import one_line
 from targets.session import Timings, taints_of
 from toolchain.core.quantities import counted, size_text, time_text
+from toolchain.core.versions import tool_versions
 from toolchain.evaluation.timings import LatencyRatio, StoredRun, not_quiet
 from toolchain.profiling.history import history, notes
 from toolchain.profiling.latency import PERCENTILES, percentiles
@@ -103,7 +105,10 @@ def _remarks(measurements: Measurements) -> list[str]:
         lines.append(f"instructions: of one inference{images} on one thread, emulated, median of 5; they are no time")
     if any(file.timed for file in measurements.files):
         lines.append("load, first run: once, in a fresh process each, without Python's imports")
-        if any(file.timed and file.timed.facts.target.startswith("ort-cpu") for file in measurements.files):
+        if any(
+            file.timed and (file.timed.facts.runtime, file.timed.facts.device_type) == ("onnxruntime", "cpu")
+            for file in measurements.files
+        ):
             lines.append(
                 "p50 and the like: the runtime's call, inputs and outputs bound; session.run takes 2 to 5 us more"
             )
@@ -276,8 +281,12 @@ def operators_text(breakdowns: Sequence[Breakdown], *, colour: bool = False) -> 
         if breakdown.taints
     ]
     crowds = _crowded((breakdown.threads, breakdown.cores) for breakdown in breakdowns)
-    notes = [note, *crowds, *not_quiet(taints)]
+    tools = ", ".join(f"{name} {version}" for name, version in tool_versions(*_RUNTIMES).items())
+    notes = [note, f"{cpu_name()}; {tools}", *crowds, *not_quiet(taints)]
     return "\n\n".join([*tables, "\n".join(map(one_line, notes))])
+
+
+_RUNTIMES = ("onnxruntime", "ai-edge-litert", "openvino")
 
 
 def _heading(breakdown: Breakdown) -> str:

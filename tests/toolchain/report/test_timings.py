@@ -87,6 +87,8 @@ def test_other_targets_stand_in_the_headline_too(measured: Measurements) -> None
 def test_each_file_of_a_busy_machine_is_named_once(measured: Measurements) -> None:
     file = measured.files[0].artifact
     busy = [Breakdown(file, f"t{n}", 1, 1, (), (f"others kept 1.{n} of 2 cores busy",)) for n in (7, 8)]
+    assert "; glyphpress " in operators_text(busy)
+    assert ", onnxruntime " in operators_text(busy)
     marks = [line for line in operators_text(busy).splitlines() if line.startswith("NOT QUIET")]
     assert marks == [
         "NOT QUIET: a.onnx on t7: others kept 1.7 of 2 cores busy; a.onnx on t8: others kept 1.8 of 2 cores busy; "
