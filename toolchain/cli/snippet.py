@@ -51,6 +51,8 @@ def snippet(*, file: Path, language: str | None, output: Path | None, context: R
     text = program(artifact, language)
     if output:
         write_whole(output, text, force=context.force)
-        console.tell(f"{output}: reads pictures with {file.name}; keep both in one folder")
+        beside = output.absolute().with_name(file.name)
+        advice = "keep both in one folder" if beside.is_file() else f"copy that file to {beside.parent}"
+        console.tell(f"{output}: reads pictures with {file.name}; {advice}")
     else:
         click.echo(text, nl=False)

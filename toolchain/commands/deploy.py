@@ -30,7 +30,7 @@ WITHIN = 0.1
 _RUNNER = Path(__file__).parent / "snippets/runner.py"
 _RUN = """#!/bin/sh
 here=$(dirname "$(readlink -f "$0")")
-PYTHONPATH="$here/lib" exec python3 "$here/runner.py" "$@"
+RUN="$0" PYTHONPATH="$here/lib" exec python3 "$here/runner.py" "$@"
 """
 
 

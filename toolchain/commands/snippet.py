@@ -33,14 +33,15 @@ from toolchain.core.errors import UsageProblem
 class Language:
     """What a program can be written for.
 
-    packages: format -> what runs its files, as the installer takes it. runtime: its import, in Python. arrays: type of
-    an input or output -> its array (in Java its bytes); files with other types are refused. types: format -> the types
-    that its runtime takes, where these are not all. port: suffix of the port of glyph.py, by default its programs' own.
+    packages: format -> what runs its files, as the installer takes it. imports: in Python, those of that. arrays: type
+    of an input or output -> its array (in Java its bytes); files with other types are refused. types: format -> the
+    types that its runtime takes, where these are not all. port: suffix of the port of glyph.py, by default its
+    programs' own.
     """
 
     packages: dict[Format, str]
     template: str
-    runtime: str = ""
+    imports: tuple[str, ...] = ()
     arrays: dict[str, str] | None = None
     types: dict[Format, tuple[str, ...]] | None = None
     port: str = ""
@@ -67,9 +68,11 @@ _WEB: dict[Format, str] = {
     "tflite": f"{LITERT_JS.name}@{LITERT_JS.version}",
 }
 LANGUAGES: dict[str, Language] = {
-    "python-onnx": Language({"onnx": "onnxruntime"}, "python.py.j2", "import onnxruntime"),
+    "python-onnx": Language({"onnx": "onnxruntime"}, "python.py.j2", ("import onnxruntime",)),
     "python-litert": Language(
-        {"tflite": "ai-edge-litert"}, "python.py.j2", "from ai_edge_litert.interpreter import Interpreter"
+        {"tflite": "ai-edge-litert"},
+        "python.py.j2",
+        ("import os", "from contextlib import contextmanager", "from ai_edge_litert.interpreter import Interpreter"),
     ),
     "javascript": Language(
         {"onnx": f"onnxruntime-web@{ONNXRUNTIME_WEB.version} sharp@0.35.5"}, "javascript.mjs.j2", arrays=_JAVASCRIPT
@@ -126,7 +129,7 @@ def snippet(artifact: Artifact, language: str | None = None) -> str:
         }
         facts["preparation"] = _port(chosen.port or chosen.suffix)
     else:
-        facts["imports"], facts["preparation"] = _parts(glyph, chosen.runtime)
+        facts["imports"], facts["preparation"] = _parts(glyph, chosen.imports)
         facts["turn"] = PYTHON_TURNS[preprocess.orientation]
     return _templates().get_template(chosen.template).render(facts)
 
@@ -171,16 +174,16 @@ def _is_quantized(source: TensorCodec, artifact: Artifact) -> bool:
     return np.dtype(source.spec.dtype).kind != "f" and artifact.preprocess.dtype != source.spec.dtype
 
 
-def _parts(module: ModuleType, runtime: str) -> tuple[str, str]:
+def _parts(module: ModuleType, runtime: tuple[str, ...]) -> tuple[str, str]:
     """Return the program's imports, among them those of a module, and all that stands below that module's imports.
 
-    runtime: the import of what runs the file.
+    runtime: the imports of what runs the file.
     """
     source = inspect.getsource(module)
     found = [node for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom)]
     # Those of our own packages are left out: the template stands in for them.
     outside = [line for line in map(ast.unparse, found) if not line.startswith(("from __future__", "from calibration"))]
-    lines = sorted({*outside, *OWN_IMPORTS, runtime}, key=lambda line: (line.startswith("from "), line.lower()))
+    lines = sorted({*outside, *OWN_IMPORTS, *runtime}, key=lambda line: (line.startswith("from "), line.lower()))
     standard = [line for line in lines if line.split()[1].partition(".")[0] in sys.stdlib_module_names]
     others = [line for line in lines if line not in standard]
     imports = "\n".join(["from __future__ import annotations", "", *standard, "", *others])

@@ -69,6 +69,14 @@ def test_a_program_reads_as_glyphpress_does(glyphpress, name: str, tmp_path: Pat
     assert len({line.split()[1] for line in lines}) == 10
 
 
+def test_a_program_in_another_folder_says_that_the_model_is_not_there(glyphpress, tmp_path: Path) -> None:
+    path = linear_reader(tmp_path / "reader.onnx")
+    beside = glyphpress("snippet", path, "-o", tmp_path / "read.py")
+    assert beside.out.endswith("read.py: reads pictures with reader.onnx; keep both in one folder\n")
+    apart = glyphpress("snippet", path, "-o", tmp_path / "new/read.py")
+    assert apart.out.endswith(f"reads pictures with reader.onnx; copy that file to {tmp_path / 'new'}\n")
+
+
 def reader(folder: Path, preprocess: Preprocess | None) -> Path:
     """Write a linear reader with this preprocess, or one of four images of integers at a time."""
     if preprocess is None:
@@ -294,7 +302,7 @@ def test_a_program_refuses_another_file_and_a_picture_without_ink(glyphpress, tm
     assert "Traceback" not in done.stderr
     for content, problem in (
         (model.read_bytes() + b"\0", "is not the file that this program was made for; make the program again"),
-        (None, "is missing"),
+        (None, "is missing; keep the model file beside this program"),
     ):
         model.write_bytes(content) if content else model.unlink()
         done = subprocess.run(run, capture_output=True, text=True, check=False)

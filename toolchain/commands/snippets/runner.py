@@ -7,11 +7,15 @@ run --check         reads glyphs from standard input (.npy) and writes the model
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
+import socket
 import sys
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -26,24 +30,49 @@ BEST = 3
 def main() -> None:
     """Do what the command line says."""
     words = sys.argv[1:]
-    if words[:1] == ["--check"]:
+    if {"-h", "--help"} & set(words):
+        print(__doc__.strip())
+    elif words == ["--check"]:
         check()
-    elif words[:1] == ["--serve"]:
-        serve(" ".join(words[1:]))
+    elif words[:1] == ["--serve"] and len(words) == 2:
+        serve(words[1])
+    elif not words or words[0].startswith("--"):
+        sys.exit(usage())
     else:
         read.main()
 
 
-def serve(port: str) -> None:
-    """Answer requests at a port of the loopback interface until the process ends."""
-    if not port.isdecimal() or not 0 < int(port) < 1 << 16:
-        sys.exit(f"give --serve a port from 1 to 65535, not {port!r}")
-    answers = read.opened()
+def usage() -> str:
+    """Return how this is called. RUN: set by `run`, which starts this program."""
+    run = os.environ.get("RUN", "run")
+    return f"usage: {run} PICTURE...\n       {run} --serve PORT"
+
+
+def serve(word: str) -> None:
+    """Answer pictures on a port of this machine until the process ends."""
+    if not (word.isascii() and word.isdecimal() and len(word) < 6 and 1 <= int(word) <= 65535):
+        sys.exit(f"--serve {word}: give a port from 1 to 65535, such as 8765")
+    reader = handler(read.opened())
     try:
-        server = HTTPServer(("127.0.0.1", int(port)), handler(answers))
+        server = Server(("127.0.0.1", int(word)), reader)
     except OSError as error:
-        sys.exit(f"port {port} cannot be served: {error.strerror}")
-    server.serve_forever()
+        if error.errno == errno.EADDRINUSE:
+            sys.exit(f"port {word} is taken; stop the program that has it, or give another port")
+        sys.exit(f"port {word}: {error.strerror}; give another port, such as 8765")
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+class Server(ThreadingHTTPServer):
+    """Gives each client a thread, so that one that is slow keeps no other waiting."""
+
+    daemon_threads = True
+
+    def handle_error(self, _request: Any, client_address: Any) -> None:
+        """Say in one line what went wrong, such as a client that went away."""
+        print(f"{client_address[0]}: {sys.exc_info()[1]!r}", file=sys.stderr)
 
 
 def check() -> None:
@@ -56,7 +85,8 @@ def check() -> None:
 
 
 def handler(answers: Callable[[Any], Any]) -> type[BaseHTTPRequestHandler]:
-    """Return the class that answers requests, one at a time."""
+    """Return the class that answers requests; one picture at a time is decoded and read."""
+    reading = Lock()  # a runtime's session is for one thread, and a board's memory for one large picture
 
     class Reader(BaseHTTPRequestHandler):
         timeout = 10  # seconds that a client may be silent
@@ -65,22 +95,42 @@ def handler(answers: Callable[[Any], Any]) -> type[BaseHTTPRequestHandler]:
             self.answer(200, {"model": read.MODEL.name, "sha256": read.SHA256, "classes": read.CLASSES})
 
         def do_POST(self) -> None:
-            length = self.headers.get("Content-Length") or ""
-            size = int(length) if length.isdecimal() else 0
-            if not 0 < size <= LARGEST:
-                self.answer(413, {"error": f"send a picture of at most {LARGEST:,} bytes"})
+            length = self.headers.get("Content-Length")
+            if length is None:
+                self.refuse(411, "no picture came: send it whole, with its Content-Length")
+            elif not (length.isascii() and length.isdecimal()):
+                self.refuse(400, "Content-Length is not a number of bytes")
+            elif len(length) > 20 or int(length) > LARGEST:
+                self.refuse(413, f"send a picture of at most {LARGEST:,} bytes")
+            else:
+                self.answer_picture(self.rfile.read(int(length)), int(length))
+
+        def answer_picture(self, content: bytes, size: int) -> None:
+            if not size:
+                self.refuse(400, "no picture came: the body is empty")
+                return
+            if len(content) < size:
+                self.refuse(400, f"{len(content):,} of {size:,} bytes came")
                 return
             try:
-                character = read.glyph_in(io.BytesIO(self.rfile.read(size)))
+                with reading:
+                    likely = read.probabilities(answers(read.prepared(read.glyph_in(io.BytesIO(content)))))
             except read.CorruptData as error:
-                self.answer(400, {"error": str(error)})
+                self.refuse(400, str(error))
                 return
-            likely = read.probabilities(answers(read.prepared(character)))
             best = [
                 {"character": read.CLASSES[index], "probability": round(float(likely[index]), 4)}
                 for index in likely.argsort()[::-1][:BEST]
             ]
             self.answer(200, {**best[0], "best": best})
+
+        def refuse(self, code: int, reason: str) -> None:
+            self.answer(code, {"error": reason})
+            # Bytes that nobody takes would end the connection before the client has read the answer.
+            self.connection.shutdown(socket.SHUT_WR)
+            for _ in range(LARGEST >> 16):
+                if not self.rfile.read1(1 << 16):
+                    break
 
         def answer(self, code: int, content: object) -> None:
             body = json.dumps(content, ensure_ascii=False).encode()
