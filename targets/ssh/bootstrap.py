@@ -58,7 +58,7 @@ def take(name: str, sha256: str) -> None:
                 stream.write(block)
         signal.alarm(0)
         if digest.hexdigest() != sha256:
-            sys.exit("the archive arrived damaged")
+            sys.exit("refused: the archive arrived damaged; run the same command again")
         with tarfile.open(str(archive)) as tar:
             tar.extractall(str(part))
         shutil.rmtree(str(HOME / name), ignore_errors=True)

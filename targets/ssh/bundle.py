@@ -104,6 +104,8 @@ _MESSAGES: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("failed to map segment",), "its home is mounted noexec", "set XDG_CACHE_HOME there to a folder that is not"),
 )
 """Texts in the output of ssh or a board, what they mean, and the fix."""
+REFUSED = "refused: "
+"""What a message of our own programs there begins with that says what to do; versions.py and bootstrap.py write it."""
 
 
 def ssh(address: Address, command: str) -> list[str]:
@@ -118,11 +120,13 @@ def ssh(address: Address, command: str) -> list[str]:
 
 def ssh_error(address: Address, output: str) -> TargetError:
     """Return the error for a message of ssh or the board: one line with the fix, or its last line as it is."""
+    last = (output.strip().splitlines() or ["there was no message"])[-1]
+    if last.startswith(REFUSED):
+        return RunFailed(f"{address}: {last.removeprefix(REFUSED)}")
     login = f"-p {address.port} {address.destination}" if address.port else address.destination
     for texts, reason, fix in _MESSAGES:
         if any(text in output for text in texts):
             return TargetUnavailable(f"{address}: {reason}; {fix.format(host=login)}")
-    last = (output.strip().splitlines() or ["there was no message"])[-1]
     return RunFailed(f"{address}: {last}; try `ssh {login}` by hand")
 
 
@@ -294,7 +298,10 @@ class SetUp:
 
     def lines(self) -> list[str]:
         """Return a line for each layer that was pushed."""
-        return [f"{self.address}: {name}, {size / 1e3:,.0f} KB" for name, size in self.pushed.items()]
+        return [
+            f"{self.address}: {name}, {f'{size / 1e3:,.0f} KB' if size < 1e7 else f'{size / 1e6:.0f} MB'}"
+            for name, size in self.pushed.items()
+        ]
 
 
 def set_up(word: str, *, force: bool = False, progress: Callable[[str, int, int], None]) -> SetUp:

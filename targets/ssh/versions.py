@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 DATA = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "glyphpress"
 UNITS = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd/user"
@@ -95,10 +95,10 @@ def switch(name: str, version: str, port: str, sha256: str) -> dict[str, Any]:
     """Let a version run; where its service does not answer, the one before runs again. port: 0 for no service."""
     before = state(name)
     if version == "previous":
-        version = before["previous"] or sys.exit("there is no version before this one; nothing was changed")
+        version = before["previous"] or refuse("there is no version before this one; nothing was changed")
     folder = DATA / name
     if not (folder / version).is_dir():
-        sys.exit(str(folder / version) + " is not there; deploy it again")
+        refuse(str(folder / version) + " is not there; deploy it again")
     if version != before["current"]:
         link(folder, "previous", before["current"])
         link(folder, "current", version)
@@ -113,13 +113,18 @@ def switch(name: str, version: str, port: str, sha256: str) -> dict[str, Any]:
             else:
                 systemctl("disable", "--now", unit(name))
             back = "the version before runs again" if before["current"] else "it was taken back"
-            sys.exit(said["failed"] + "; " + back)
+            refuse(said["failed"] + "; " + back)
     after = state(name)
     for other in folder.iterdir():
         if other.is_dir() and not other.is_symlink() and other.name not in (after["current"], after["previous"]):
             shutil.rmtree(str(other), ignore_errors=True)
     after.update(said)
     return after
+
+
+def refuse(message: str) -> NoReturn:
+    """End with a message that says all that there is to do; `ssh_error` adds nothing to what begins so."""
+    sys.exit("refused: " + message)
 
 
 def unit(name: str) -> str:
@@ -135,27 +140,41 @@ def start(name: str, port: int, sha256: str) -> dict[str, Any]:
     part = UNITS / ("." + unit(name))
     part.write_text(text)
     part.replace(UNITS / unit(name))
-    by_hand = run + " --serve " + str(port)
     for words in (["daemon-reload"], ["enable", unit(name)], ["restart", unit(name)]):
         code, message = systemctl(*words)
         if code:
-            return {"service": "", "notes": ["no service was started (" + message + "); start it by `" + by_hand + "`"]}
+            by_hand = "no service was started (" + message + "); start it by `" + run + " --serve " + str(port) + "`"
+            return {"service": "", "notes": [by_hand, *still_answering(port)]}
     notes: list[str] = []
     if subprocess.run(["loginctl", "enable-linger"], capture_output=True, check=False).returncode:
         notes = ["after a restart it runs once you log in; `sudo loginctl enable-linger " + getpass.getuser() + "`"]
     answer = ""
     until = time.monotonic() + START_S
     while time.monotonic() < until:
-        try:
-            with urllib.request.urlopen("http://127.0.0.1:" + str(port), timeout=5) as stream:
-                answer = json.loads(stream.read().decode())["sha256"]
-            if answer == sha256 or not sha256:
-                return {"service": unit(name), "notes": notes}
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
+        answer = answering(port).get("sha256", "") or answer
+        if answer and (answer == sha256 or not sha256):
+            return {"service": unit(name), "notes": notes}
         time.sleep(0.5)
     why = "another program answers there" if answer else "see `journalctl --user -u " + unit(name) + "` there"
     return {"failed": "its service does not answer on port " + str(port) + " (" + why + ")"}
+
+
+def answering(port: int) -> dict[str, str]:
+    """Return what a program that reads pictures says of itself on a port; empty where none answers."""
+    try:
+        with urllib.request.urlopen("http://127.0.0.1:" + str(port), timeout=5) as stream:
+            answer = json.loads(stream.read().decode())
+        return {key: str(answer[key]) for key in ("model", "sha256")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def still_answering(port: int) -> list[str]:
+    """Return a note where a program that was started by hand still reads with what it was started with."""
+    model = answering(port).get("model")
+    if not model:
+        return []
+    return ["what was started on port " + str(port) + " before still answers, with " + model + "; stop it first"]
 
 
 def systemctl(*words: str) -> tuple[int, str]:

@@ -14,20 +14,26 @@ if TYPE_CHECKING:
     from targets.ssh.deployment import Deployed
     from toolchain.core.context import RunContext
 
+NAME, PORT = "reader", 8765
+
 
 @click.command()
 @click.argument("words", metavar="[FILE] BOARD", nargs=-1, required=True, shell_complete=complete.DEPLOYED)
-@click.option("--rollback", is_flag=True, help="Let the version before run again; give BOARD alone.")
+@click.option(
+    "--rollback",
+    is_flag=True,
+    help="Let the version before run again, or the later one; give BOARD alone.",
+)
 @click.option(
     "--name",
-    default="reader",
+    default=NAME,
     show_default=True,
     help="Its name there; models of other names stay.",
 )
 @click.option(
     "--port",
     type=values.Whole(1, 65535),
-    default=8765,
+    default=PORT,
     show_default=True,
     help="Port of the service, which the board itself alone can reach.",
 )
@@ -49,8 +55,8 @@ def deploy(
     """Put a model file on a board (ssh://[USER@]HOST[:PORT]) and let it read pictures there as a service.
 
     With it go its sidecar and a program without torch. Fifty pictures (of --data, else built-in digits) must be
-    answered there as here before the board switches to it; the version before is kept. Prepare the board once by
-    `glyphpress targets setup`.
+    answered there as here before the board switches to it. The version before is kept, and no older one. Prepare the
+    board once by `glyphpress targets setup`.
 
     \b
     Example:
@@ -78,15 +84,23 @@ def deploy(
         console.emit("deploy", {"board": board, "name": name, "port": service} | facts)
         return
     console.tell(did)
-    _tell(there, board, service)
+    _tell(there, service)
+    if there.previous:
+        # A second --rollback goes forward again: the two versions that are kept change places.
+        label = "the other version:   " if rollback else "go back:             "
+        console.tell(f"{label} glyphpress deploy {board} --rollback{_given(name, port, no_service=no_service)}")
+    for note in there.notes:
+        console.warn(note)
 
 
-def _tell(there: Deployed, board: str, port: int) -> None:
+def _given(name: str, port: int, *, no_service: bool) -> str:
+    """Return the options that a rollback needs to reach the same service."""
+    named = f" --name {name}" * (name != NAME)
+    return f"{named} --no-service" if no_service else f"{named}{f' --port {port}' * (port != PORT)}"
+
+
+def _tell(there: Deployed, port: int) -> None:
     """Say how pictures are read there."""
     console.tell(f"read pictures there:  {there.folder}/current/run PICTURE...")
     if there.service:
         console.tell(f"or by the service:    curl --data-binary @PICTURE http://127.0.0.1:{port}  ({there.service})")
-    if there.previous:
-        console.tell(f"go back:              glyphpress deploy {board} --rollback")
-    for note in there.notes:
-        console.warn(note)

@@ -80,6 +80,12 @@ def test_what_ssh_says_becomes_one_line_with_the_fix(said: str, told: str) -> No
     assert "\n" not in str(error)
 
 
+def test_what_our_own_program_refuses_there_says_all_that_there_is_to_do() -> None:
+    error = ssh_error(Address("kitchen"), "banner\nrefused: there is no version before this one; nothing was changed")
+    assert isinstance(error, RunFailed)
+    assert str(error) == "ssh://kitchen: there is no version before this one; nothing was changed"
+
+
 def test_what_nobody_knows_is_quoted() -> None:
     error = ssh_error(Address("kitchen"), "banner\nsomething else entirely")
     assert isinstance(error, RunFailed)
@@ -164,7 +170,7 @@ def test_a_request_that_takes_too_long_is_ended_there(onnx_artifact: Artifact, m
 def test_row42_what_was_pushed_never_rounds_to_nothing() -> None:
     facts = BoardFacts("3.11", "aarch64", "/home/pi", [])
     done = SetUp("pi@kitchen", facts, (), {"agent": 41_300, "wheels": 53_000_000})
-    assert done.lines() == ["pi@kitchen: agent, 41 KB", "pi@kitchen: wheels, 53,000 KB"]
+    assert done.lines() == ["pi@kitchen: agent, 41 KB", "pi@kitchen: wheels, 53 MB"]
 
 
 def aged(path: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -76,9 +76,9 @@ def asked(port: int, content: bytes | None = None) -> dict[str, object]:
         return json.loads(stream.read())
 
 
-def running(board: LocalBoard) -> str:
+def running(board: LocalBoard, name: str = "reader") -> str:
     """Return the model that runs there."""
-    (found,) = (board.home / ".local/share/glyphpress/reader/current").glob("*.onnx")
+    (found,) = (board.home / f".local/share/glyphpress/{name}/current").glob("*.onnx")
     return found.name
 
 
@@ -142,21 +142,18 @@ def test_a_service_that_does_not_answer_leaves_the_version_before(
     assert running(kitchen) == INT8
 
 
-def test_a_service_says_in_one_line_why_it_does_not_start(models: Path, tmp_path: Path) -> None:
-    (folder := tmp_path / "version").mkdir()
-    for name, content in deploy.program(load_artifact(models / INT8)).items():
-        (folder / name).write_bytes(content)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = str(taken.getsockname()[1])
-        for word, problem in (
-            ("", "give --serve a port from 1 to 65535, not ''"),
-            ("99999", "give --serve a port from 1 to 65535, not '99999'"),
-            (port, f"port {port} cannot be served: Address already in use"),
-        ):
-            run = [sys.executable, folder / "runner.py", "--serve", *word.split()]
-            done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=60)
-            assert (done.returncode, done.stderr) == (1, f"{problem}\n")
+def test_after_a_rollback_the_same_command_goes_forward(glyphpress, kitchen: LocalBoard, models: Path) -> None:
+    words = (kitchen.word, "--name", "door", "--no-service")
+    for file in (INT8, FLOAT):
+        done = glyphpress("deploy", models / file, *words)
+        assert done.code == 0, done.err
+    command = f"glyphpress deploy {kitchen.word} --rollback --name door --no-service"
+    assert f"go back:              {command}\n" in done.out
+    back = glyphpress(*command.split()[1:])
+    assert (back.code, running(kitchen, "door")) == (0, INT8)
+    assert f"the other version:    {command}\n" in back.out
+    assert glyphpress(*command.split()[1:]).code == 0
+    assert running(kitchen, "door") == FLOAT
 
 
 def test_a_board_without_systemd_says_how_to_start_it(glyphpress, kitchen: LocalBoard, models: Path) -> None:
@@ -167,6 +164,26 @@ def test_a_board_without_systemd_says_how_to_start_it(glyphpress, kitchen: Local
     assert "current/run --serve 8765`" in done.err
 
 
+def test_a_service_that_was_started_by_hand_is_named(glyphpress, kitchen: LocalBoard, models: Path) -> None:
+    (kitchen.home / "bin/systemctl").write_text("#!/bin/sh\nexit 1\n")
+    port = free_port()
+    words = (kitchen.word, "--port", port)
+    assert glyphpress("deploy", models / FLOAT, *words).code == 0
+    by_hand = f"exec {kitchen.home}/.local/share/glyphpress/reader/current/run --serve {port}"
+    with subprocess.Popen([*kitchen.ssh.split(), by_hand]) as server:
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            try:
+                asked(port)
+                break
+            except OSError:
+                time.sleep(0.1)
+        done = glyphpress("deploy", models / INT8, *words)
+        server.terminate()
+    assert done.code == 0
+    assert f"what was started on port {port} before still answers, with {FLOAT}; stop it first" in done.err
+
+
 @pytest.mark.parametrize(
     ("words", "code", "reason"),
     [
@@ -174,7 +191,7 @@ def test_a_board_without_systemd_says_how_to_start_it(glyphpress, kitchen: Local
         (["{model}", "kitchen"], 2, "kitchen: a model is deployed to a board, such as ssh://pi@kitchen"),
         (["{model}"], 2, "give a FILE and a BOARD"),
         (["{model}", "ssh://pi@kitchen", "--rollback"], 2, "--rollback takes the BOARD alone"),
-        (["ssh://pi@kitchen", "--rollback"], 3, "there is no version before this one; nothing was changed"),
+        (["ssh://pi@kitchen", "--rollback"], 3, "kitchen: there is no version before this one; nothing was changed\n"),
         (["{folder}/none.onnx", "ssh://pi@kitchen"], 3, "none.onnx"),
     ],
 )
