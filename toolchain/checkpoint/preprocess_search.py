@@ -210,19 +210,19 @@ class PreprocessFinding:
         options = " or ".join(f"`{options_of(other)}`" for other in self.undecided)
         tied = f"; a tie of mean and std, of which this is the likelier: the others are {options}" if options else ""
         runner_up = f"{self.runner_up_accuracy:.1%}, {self.runner_up}"
-        rescaled, next_best = self.rescaled, runner_up
+        compared, rescaled = f"next best {runner_up}", self.rescaled
         if rescaled and rescaled.accuracy >= self.runner_up_accuracy:
-            scaled = f"{rescaled.accuracy:.1%}, {rescaled.preprocess}{self._why_not(rescaled)}"
-            next_best = f"{scaled}; other turn, ink or labels {runner_up}"
-        summary = f"found: {self.accuracy:.1%} right; next best {next_best}; {self.images} images"
+            compared = f"{self._beside(rescaled)}; other turn, ink or labels {runner_up}"
+        summary = f"found: {self.accuracy:.1%} right; {compared}; {self.images} images"
         return f"{summary}{equivalent}{tied}{self._stored()}"
 
-    def _why_not(self, other: Tried) -> str:
-        """Return why a scaling was not taken that has more images right; empty where it has no more."""
+    def _beside(self, other: Tried) -> str:
+        """Return how another scaling did; where it has more images right, why it was not taken and what takes it."""
         if other.accuracy <= self.accuracy:
-            return ""
+            return f"next best {other.accuracy:.1%}, {other.preprocess}"
         less = any(row.preprocess == self.winner and row.log_likelihood > other.log_likelihood for row in self.table)
-        return " (no significant gain, and less sure of the right class)" if less else " (no significant gain)"
+        why = f"no significant gain{', and less sure of the right class' * less}; `{options_of(other.preprocess)}`"
+        return f"{other.accuracy:.1%} as {other.preprocess} ({why} takes it)"
 
     def _stored(self) -> str:
         if self.stored is None:

@@ -15,6 +15,7 @@ from calibration.words import Box, Writing
 from targets.host.text import argument
 from targets.session import Session
 from toolchain.core.context import Progress, silent
+from toolchain.core.quantities import counted
 from toolchain.evaluation.word_context import Floats, in_words, probabilities
 
 _FEWEST = 4
@@ -174,9 +175,11 @@ def _notes(path: Path, characters: Sequence[ReadCharacter], turn: int, better: f
     left_out = sum(not character.read for character in characters)
     joined = sum(character.joined for character in characters)
     if left_out:
-        notes.append(f"{left_out} small marks (full stops, dashes, specks) are left out, since the model has none")
+        marks = f"{counted(left_out, 'small mark')} (full stop, dash, speck)"
+        notes.append(f"{marks} {'is' if left_out == 1 else 'are'} left out, since the model has none")
     if joined:
-        notes.append(f"{joined} pieces are so wide that they may be letters that touch, which are not cut")
+        wide = "1 piece is so wide that it" if joined == 1 else f"{joined:,} pieces are so wide that they"
+        notes.append(f"{wide} may be letters that touch, which are not cut")
     if better > _BETTER and len(characters) - left_out >= _FEWEST:
         notes.append(
             f"it reads better turned by 180 degrees (mean confidence {upside_down:.0%} instead of "

@@ -112,9 +112,9 @@ def test_why_a_scaling_with_more_images_right_was_not_taken_is_said() -> None:
     winner, other, mirrored = Preprocess(), Preprocess(scale="0-255"), Preprocess("mirror")
     rows = (Tried(other, 0.854, -0.6, 1500), Tried(winner, 0.851, -0.5, 1500))
     finding = PreprocessFinding(winner, 0.851, mirrored, 0.2, 1500, rows, rescaled=rows[0])
-    assert "next best 85.4%, upright, 0 to 255 (no significant gain, and less sure of the right class); other turn" in (
-        finding.sentence()
-    )
+    why = "no significant gain, and less sure of the right class; `--orientation upright --scale 0-255` takes it"
+    assert f"found: 85.1% right; 85.4% as upright, 0 to 255 ({why}); other turn" in finding.sentence()
+    assert "next best" not in finding.sentence(), "what is better is no second best"
     less = replace(finding, rescaled=replace(rows[0], accuracy=0.8))
     assert "next best 80.0%, upright, 0 to 255; other turn" in less.sentence()
 

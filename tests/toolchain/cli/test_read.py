@@ -88,7 +88,7 @@ def test_several_pictures_are_named_and_get_their_overlays(folder: Path, glyphpr
         f"{folder}/page.png: 2653",
         f"{folder}/marked.png: 275",
     ]
-    assert "1 small marks" in done.err
+    assert "1 small mark (full stop, dash, speck) is left out" in done.err
     with Image.open(tmp_path / "boxes" / "page.overlay.png") as overlay, Image.open(pictures[0]) as page:
         scale = overlay.width // page.width
         assert overlay.size == (page.width * scale, overlay.height)
