@@ -15,6 +15,12 @@ def configured_hosts(config: Path | None = None) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def words_of_hosts(begun: str) -> list[str]:
+    """Return `ssh://HOST` for each configured host, with the user that was typed; else `ssh://`."""
+    user, at, _ = begun.removeprefix("ssh://").rpartition("@")
+    return [f"ssh://{user}{at}{host}" for host in configured_hosts()] or ["ssh://"]
+
+
 def _names(path: Path, folder: Path, seen: set[Path]) -> Iterator[str]:
     if path in seen or len(seen) > _MOST_FILES:
         return

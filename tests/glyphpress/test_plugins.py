@@ -139,7 +139,7 @@ def test_a_gate_and_every_other_command_can_refuse_foreign_code(
 
 
 def test_a_policy_and_its_schema_explain_a_foreign_limit(glyphpress: Run, folder: Path) -> None:
-    assert "errors" in json.loads(glyphpress("gate", "schema").out)["properties"]
+    assert "errors" in json.loads(glyphpress("schema", "policy").out)["properties"]
     assert glyphpress("gate", "init", "-o", "new.toml").code == 0
     text = (folder / "new.toml").read_text()
     assert "# Share of images that the candidate reads wrongly, whatever the baseline reads.\n#[errors]\n" in text

@@ -154,10 +154,9 @@ def data_specs(_ctx: click.Context, begun: str) -> list[str]:
 
 def boards(_ctx: click.Context, begun: str) -> list[str]:
     """Return `ssh://HOST` for each host of the user's ssh configuration, with the user that was typed."""
-    from targets.ssh.configured_hosts import configured_hosts
+    from targets.ssh.configured_hosts import words_of_hosts
 
-    user, at, _ = begun.removeprefix("ssh://").rpartition("@")
-    return [f"ssh://{user}{at}{host}" for host in configured_hosts()] or ["ssh://"]
+    return words_of_hosts(begun)
 
 
 def saved_runs(_ctx: click.Context, begun: str) -> list[str]:

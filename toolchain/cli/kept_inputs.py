@@ -10,9 +10,6 @@ import rich_click as click
 
 from toolchain.cli import values
 
-_MODELS = {".onnx", ".ort", ".tflite"}
-"""Beside such a file stands its sidecar, which is read and written with it."""
-
 
 def refuse_replaced_inputs(ctx: click.Context) -> None:
     """Raise UsageProblem where an output that was named is a file that was named as an input, or a sidecar of one.
@@ -61,4 +58,7 @@ def _same(output: Path, file: Path) -> bool:
 
 
 def _with_sidecar(path: Path) -> tuple[Path, ...]:
-    return (path, path.with_name(f"{path.name}.json")) if path.suffix.lower() in _MODELS else (path,)
+    """Return a path, and of a model file its sidecar, which is read and written with it."""
+    from toolchain.formats import catalog
+
+    return (path, path.with_name(f"{path.name}.json")) if catalog.of(path) else (path,)

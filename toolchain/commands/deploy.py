@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from calibration.dataset import Dataset
 from calibration.glyph import glyph
 from calibration.load import load
 from targets.artifact import Artifact
@@ -27,6 +28,8 @@ DIGITS = "builtin:digits"
 PICTURES = 50
 WITHIN = 0.1
 """A probability there may differ from the one here by so much: processors round int8 files differently."""
+LEAST_RIGHT = 0.25
+"""Share of right answers below which a note says so; a model of another hand still reads more of the digits."""
 _RUNNER = Path(__file__).parent / "snippets/runner.py"
 _RUN = """#!/bin/sh
 here=$(dirname "$(readlink -f "$0")")
@@ -63,12 +66,15 @@ def deploy(
     target = deployment(board, name)
     artifact = open_described(path)
     contents = program(artifact)
-    pictures = load(data, "test", context.data_root).images[:PICTURES]
+    dataset = load(data, "test", context.data_root)
+    pictures = dataset.images[:PICTURES]
     expected = _answers_here(artifact, pictures, context)
     version, pushed = target.put(contents, context.progress)
     context.say(f"{board}: {len(pictures)} pictures are read there, to compare the answers")
     _compare(expected, _answers_there(target, version, pictures), artifact, board)
-    return Delivery(artifact, target.switch(version, port, artifact.sha256), len(pictures), pushed)
+    there = target.switch(version, port, artifact.sha256)
+    there = replace(there, notes=[*there.notes, *_misread(artifact, expected, dataset)])
+    return Delivery(artifact, there, len(pictures), pushed)
 
 
 def roll_back(board: str, *, name: str, port: int) -> Deployed:
@@ -115,6 +121,22 @@ def _answers_there(target: Deployment, version: str, pictures: NDArray[np.uint8]
         return probabilities(np.asarray(answers, np.float32).reshape(len(pictures), -1))
     except (ValueError, OSError) as error:
         raise RunFailed(f"{target.address}: the model does not answer there; run the same command again") from error
+
+
+def _misread(artifact: Artifact, answers: NDArray[np.float64], dataset: Dataset) -> list[str]:
+    """Return a note where hardly a picture is read right, as with a sidecar that names another turn."""
+    if not set(dataset.classes) <= set(artifact.classes):
+        return []
+    labels = dataset.labels[: len(answers)]
+    right = sum(
+        artifact.classes[best] == dataset.classes[label] for best, label in zip(answers.argmax(1), labels, strict=True)
+    )
+    if right >= LEAST_RIGHT * len(answers):
+        return []
+    return [
+        f"it reads {right} of {len(answers)} pictures of {dataset.origin} right, there as here; if it should read "
+        f"them, see by `glyphpress evaluate` whether {artifact.sidecar.name} is right about turn, ink and scale"
+    ]
 
 
 def _compare(here: NDArray[np.float64], there: NDArray[np.float64], artifact: Artifact, board: str) -> None:

@@ -12,15 +12,15 @@ from calibration.words import Writing, cut_file
 from targets import catalog
 from targets.artifact import Artifact, file_sha256
 from targets.host.cache import cached
-from targets.host.text import argument
-from targets.metadata import explained, load_artifact
+from targets.metadata import load_artifact
 from targets.session import RuntimeFacts
 from toolchain import models
 from toolchain.checkpoint import CheckpointRequest, settle
 from toolchain.core.context import RunContext
-from toolchain.core.errors import EvidenceError, StageError, UsageProblem
+from toolchain.core.errors import StageError, UsageProblem
 from toolchain.core.versions import tool_versions
 from toolchain.evaluation.reading import Reading, ReadSettings, read_writing
+from toolchain.evaluation.untracked import open_described
 from toolchain.export import EXPORTERS, export
 from toolchain.gate.candidate import open_session
 
@@ -91,12 +91,7 @@ def _artifact(model: str, target: str | None, context: RunContext) -> Artifact:
     if path.suffix == "" and not path.exists():
         names = " or ".join(models.shipped_names())
         raise UsageProblem(f"--artifact {model} is neither a model file nor {names}; give one of them")
-    if not explained(path):
-        raise EvidenceError(
-            f"{path}: no sidecar says which classes it reads and how it wants its images; say it once with "
-            f"`glyphpress adopt {argument(path)} --data DATA`"
-        )
-    return load_artifact(path)
+    return open_described(path)
 
 
 def shipped(name: str, target: str | None, context: RunContext) -> Artifact:

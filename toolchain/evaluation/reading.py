@@ -130,7 +130,8 @@ def read_writing(
         )
         for row, each in enumerate(writing.characters)
     )
-    notes = [f"{writing.rules} long thin lines (rules, frames) are left out"] if writing.rules else []
+    lines = f"{counted(writing.rules, 'long thin line')} (rule, frame) {'is' if writing.rules == 1 else 'are'} left out"
+    notes = [lines] if writing.rules else []
     notes += _notes(path, characters, settings.turn, upside_down - confidence, upside_down)
     told = tuple(f"{path}: {note}" for note in notes)
     text = writing.text(names)

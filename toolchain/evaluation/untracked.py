@@ -68,10 +68,13 @@ def open_artifact(path: Path, train: Training | None, *, likely: Preprocess | No
 
 
 def open_described(path: Path) -> Artifact:
-    """Return a model file that has a sidecar as an artifact; raises ArtifactError, and EvidenceError without one."""
+    """Return a model file that a sidecar describes, where nothing is searched.
+
+    Raises ArtifactError for a file that is no model, and EvidenceError for one that nothing describes.
+    """
     if not explained(path):
         raise EvidenceError(
-            f"{path}: no sidecar says how it wants its images; write it by "
+            f"{path}: no sidecar says which classes it reads and how it wants its images; say it once with "
             f"`glyphpress adopt {argument(path)} --data DATA`"
         )
     return load_artifact(path)

@@ -80,6 +80,16 @@ def test_classes_narrow_the_answers(folder: Path, glyphpress: Run) -> None:
     assert "'A'" in unknown.err
 
 
+def test_one_of_a_kind_is_named_in_the_singular(folder: Path, glyphpress: Run, tmp_path: Path) -> None:
+    page = np.pad(digit_page(("314 159",)), ((0, 40), (0, 0)))
+    page[32:38, 30:75] = 255  # three digits become one piece
+    page[-10:-8, 5:-5] = 255
+    Image.fromarray(page).save(tmp_path / "joined.png")
+    done = glyphpress("read", tmp_path / "joined.png", "--artifact", folder / "digits.onnx")
+    assert "1 piece is so wide that it may be letters that touch" in done.err
+    assert "1 long thin line (rule, frame) is left out" in done.err
+
+
 def test_several_pictures_are_named_and_get_their_overlays(folder: Path, glyphpress: Run, tmp_path: Path) -> None:
     pictures, artifact = (folder / "page.png", folder / "marked.png"), ("--artifact", folder / "digits.onnx")
     done = glyphpress("read", *pictures, *artifact, "--out", tmp_path / "boxes")

@@ -126,6 +126,22 @@ def test_other_answers_there_leave_the_version_before(
     assert running(kitchen) == INT8
 
 
+def test_a_sidecar_that_names_another_turn_is_doubted(glyphpress, kitchen: LocalBoard, models: Path) -> None:
+    right = glyphpress("deploy", models / FLOAT, kitchen.word, "--no-service")
+    assert (right.code, "pictures of builtin:digits" in right.err) == (0, False), right.err
+    sidecar = models / f"{FLOAT}.json"
+    sidecar.write_text(sidecar.read_text().replace('"transpose"', '"rot90"'))
+    done = glyphpress("deploy", models / FLOAT, kitchen.word, "--no-service")
+    assert done.code == 0
+    assert "of 50 pictures of builtin:digits/test right, there as here; if it should read them" in done.err
+    sidecar.unlink()
+    for words in (("deploy", models / FLOAT, kitchen.word), ("snippet", models / FLOAT)):
+        alone = glyphpress(*words, "--data", "builtin:digits") if words[0] == "deploy" else glyphpress(*words)
+        assert alone.code == 3
+        assert f"say it once with `glyphpress adopt {models / FLOAT} --data DATA`" in alone.err
+        assert "add --data" not in alone.err, "that would not be read for it"
+
+
 def test_a_service_that_does_not_answer_leaves_the_version_before(
     glyphpress, kitchen: LocalBoard, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
