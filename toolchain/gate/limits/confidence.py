@@ -177,6 +177,25 @@ def ece_rise(before: Answered, after: Answered, confidence: float) -> Rise:
     return Rise(new - old, min(float(lower), new - old), max(float(upper), new - old))
 
 
+def turns(before: Answered, after: Answered) -> bool:
+    """Return whether one file is known to be too sure of its answers on the whole, and the other not sure enough.
+
+    Their calibration errors may then be equal, though every confidence changed.
+    """
+    gaps = [answers.confidence.astype(np.float64) - answers.right for answers in (before, after)]
+    old, new = (gap.sum() / max(float(np.sqrt((gap**2).sum())), 1e-300) for gap in gaps)
+    return bool(min(abs(old), abs(new)) > _SURE and old * new < 0)
+
+
+def sureness_rise(before: Answered, after: Answered, confidence: float) -> Rise:
+    """Return the rise of confidence above accuracy, both as means, with one-sided bounds at `confidence` each."""
+    old, new = (answers.confidence.astype(np.float64) - answers.right for answers in (before, after))
+    observed = float((new - old).mean())
+    upper = bounded_mean.upper_bound(_sample(new - old), confidence)
+    lower = -bounded_mean.upper_bound(_sample(old - new), confidence)
+    return Rise(observed, min(float(lower), observed), max(float(upper), observed))
+
+
 def _largest(before: Floats, after: Floats) -> Floats:
     """Return each image's part in the largest rise of the calibration error that the bins allow, float64 [N]."""
     old, new = before.sum(axis=0), after.sum(axis=0)
@@ -219,19 +238,23 @@ def judge_ece(limit: EceLimit, pairs: Pairs) -> Verdict:
     """Judge the change of the expected calibration error, either way.
 
     A file that is suddenly better calibrated has changed too: thresholds that were set with the baseline no longer
-    hold.
+    hold. Where the confidences turn from too low to too high, or back, both errors count, since their difference
+    says nothing.
     """
     answers_of_both = _answered_by_both(pairs)
-    rise = _NONE if _alike(pairs) else ece_rise(*answers_of_both, limit.confidence)
+    turned = turns(*answers_of_both)
+    measured = sureness_rise if turned else ece_rise
+    rise = _NONE if _alike(pairs) else measured(*answers_of_both, limit.confidence)
     # The nearer side cannot be the one beyond its margin.
     change = rise if rise.observed >= 0 else rise.mirrored
+    what = "change" if rise.observed >= 0 else "change (a fall)"
+    if turned:
+        what = f"turn from too {'low to too high' if rise.observed >= 0 else 'high to too low'} a confidence"
     shares = (percent_text(ece(answers.confidence, answers.right)) for answers in answers_of_both)
     means = (percent_text(float(answers.confidence.mean(dtype=np.float64))) for answers in answers_of_both)
     errors = "calibration error {} of the baseline, {} of the candidate".format(*shares)
     errors += " (mean confidence {} and {})".format(*means)
-    return _verdict(
-        "ece", limit, change, errors, len(pairs), what="change" if rise.observed >= 0 else "change (a fall)"
-    )
+    return _verdict("ece", limit, change, errors, len(pairs), what=what)
 
 
 def _answered_by_both(pairs: Pairs) -> tuple[Answered, Answered]:

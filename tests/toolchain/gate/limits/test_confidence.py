@@ -166,6 +166,24 @@ def test_another_confidence_is_seen_by_the_calibration_error_alone_and_either_wa
     assert "change (a fall) of" in calmer.reason
 
 
+def test_confidences_that_turn_from_too_low_to_too_high_are_no_small_change() -> None:
+    right = np.arange(8000) % 10 > 0
+    unsure, sure = (np.full(8000, share) for share in (0.8, 0.999))
+    assert ece(unsure.astype(np.float32), right) == pytest.approx(ece(sure.astype(np.float32), right), abs=0.002)
+    for before, after, words in ((unsure, sure, "low to too high"), (sure, unsure, "high to too low")):
+        verdict = judge_ece(EceLimit(max=0.01), pairs((before, right), (after, right)))
+        assert verdict.outcome is Outcome.FAIL
+        assert verdict.measured == pytest.approx(0.199, abs=0.001)
+        assert f"turn from too {words} a confidence of 19.9" in verdict.reason
+
+
+def test_a_small_turn_within_the_margin_passes() -> None:
+    right = np.random.default_rng(5).random(40_000) < 0.9
+    before, after = (np.full(40_000, right.mean() + step) for step in (-0.004, 0.004))
+    assert judge_ece(EceLimit(max=0.01), pairs((before, right), (after, right))).outcome is Outcome.PASS
+    assert judge_ece(EceLimit(max=0.005), pairs((before, right), (after, right))).outcome is Outcome.FAIL
+
+
 def test_the_same_evidence_gives_the_same_verdict() -> None:
     both = pairs(*drawn(2000, np.random.default_rng(3), noise=0.3))
     assert judge_rejects(rejects(), both) == judge_rejects(rejects(), both)
