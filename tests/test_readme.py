@@ -73,7 +73,10 @@ def _lasting(example: str) -> list[list[str]]:
         first = line.split(" ", 1)[0]
         if first in {"worst", "confused", "winner:", "by", "saved"} or "cores, " in line:
             lines.append([first])
-        elif not line.startswith(("NOT QUIET", "slower than", "not shown")) and "samples are too few" not in line:
+        elif (
+            not line.startswith(("NOT QUIET", "slower than", "not shown", "taken out of"))
+            and "samples are too few" not in line
+        ):
             lines.append(MEASURED.sub("#", line).split())
     return lines
 
