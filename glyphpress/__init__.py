@@ -67,6 +67,9 @@ def __getattr__(name: str) -> Any:
 
         return version("glyphpress")
     if name in _HOMES:
+        from glyphpress.program import import_own  # which boards do not have
+
+        import_own()
         return resolved(_HOMES[name])
     raise AttributeError(f"module 'glyphpress' has no attribute {name!r}")
 

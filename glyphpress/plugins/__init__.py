@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from glyphpress.program import import_own
 from glyphpress.registry import resolved
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ __all__ = [*_HOMES]  # noqa: PLE0604 (keys of the table are names)
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
+        import_own()
         return resolved(_HOMES[name])
     raise AttributeError(f"module 'glyphpress.plugins' has no attribute {name!r}")
 

@@ -34,6 +34,30 @@ def test_a_module_of_our_name_on_the_path_breaks_nothing(name: str, tmp_path: Pa
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def script(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
+    """Run a script, whose folder is the first on the path."""
+    (folder / "mine.py").write_text(text)
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "mine.py"]
+    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
+
+
+def test_a_script_beside_modules_of_our_names_uses_the_api(tmp_path: Path) -> None:
+    for name in OWN:
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')\n")
+    for api in ("glyphpress.choose_policy(drop=0.01).drop.max", "glyphpress.plugins.Outcome.PASS and 0.01"):
+        done = script(tmp_path, f"import glyphpress, glyphpress.plugins\nprint({api})\n")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "0.01\n", "")
+
+
+def test_a_module_of_our_name_that_came_first_is_named(tmp_path: Path) -> None:
+    (tmp_path / "targets.py").write_text("MINE = 1\n")
+    done = script(tmp_path, "import targets, glyphpress\nglyphpress.gate\n")
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1
+    assert last.startswith(f"ImportError: {tmp_path / 'targets.py'} is called like a package of glyphpress")
+
+
 def test_a_model_file_imports_its_own_siblings_of_our_names(tmp_path: Path) -> None:
     for name in OWN:
         (tmp_path / f"{name}.py").write_text(f"WIDTH_{name.upper()} = 4\n")
