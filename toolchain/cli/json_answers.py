@@ -56,6 +56,7 @@ class Evaluate(TypedDict):
     preprocess_source: NotRequired[str]
     plugins: NotRequired[list[Plugin]]
     one_by_one: NotRequired[bool]
+    class_order: NotRequired[list[str]]
     metrics: EvaluateMetrics
     errors: NotRequired[list[Mistake]]
     hypothesis: NotRequired[Hypothesis]
