@@ -61,8 +61,8 @@ def _steps(job: Job, source: Source | None) -> dict[str, str]:
     """Return the values of a file whose job installs glyphpress by pip."""
     if source is None:
         raise UsageProblem(
-            "CI cannot install this glyphpress: it came from a folder that is changed, or whose commit no remote has; "
-            f"push it, or give --install {EXAMPLES}"
+            "CI cannot get this glyphpress from where it came from (a folder or repository of this machine, changed "
+            f"code, or a commit that no remote has); push it, or give --install {EXAMPLES}"
         )
     install = source.requirement(*_extras(job.model, job.candidate))
     return {

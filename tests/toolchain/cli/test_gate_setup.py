@@ -130,6 +130,7 @@ def test_a_hook_that_nothing_installs_says_what_it_needs(
     [
         (["--ci", "githup"], "did you mean github?"),
         (["--ci", "github", "--policy", "strict"], "a run of its own"),
+        (["--ci", "github"], "(a folder or repository of this machine, changed code, or a commit that no remote has)"),
         (["--ci", "github"], "give --install git+https://"),
         (["--ci", "pre-commit", "--install", "glyphpress==0.2.0"], "from git alone"),
         (["--candidate", "a.onnx"], "--candidate does nothing without --ci"),
