@@ -109,7 +109,7 @@ def profile(
 ) -> None:
     """Measure latency, or instructions on emulated processors, of model files on one or more targets.
 
-    The commands below read what `--save` kept. A file that is called as one of them is written `./list`.
+    The commands below read what `--save` kept.
 
     \b
     Example:

@@ -290,7 +290,10 @@ def _sentence(point: Point, measure: Measure) -> str:
 
 
 def _description(points: Sequence[Point], measure: Measure) -> str:
-    """Return what the picture shows in sentences: the file to ship, and how the others were judged."""
+    """Return what the picture shows in sentences: the file to ship, and how the others were judged, if any was."""
+    shown = f"{counted(len(points), 'file')} by size and by {_AXES[measure][0]}."
+    if not any(point.winner or point.outcome for point in points):
+        return shown
     outcomes = [point.outcome for point in points if not point.baseline]
     counts = [
         f"{outcomes.count(outcome)} {text}"
@@ -305,4 +308,4 @@ def _description(points: Sequence[Point], measure: Measure) -> str:
     winner = next((point for point in points if point.winner), None)
     ship = f"The file to ship is {_sentence(winner, measure)}." if winner else "No file is marked as the one to ship."
     judged = f" Of {counted(len(outcomes), 'other file')} {', '.join(counts)}." if counts else ""
-    return f"{counted(len(points), 'file')} by size and by {_AXES[measure][0]}. {ship}{judged}"
+    return f"{shown} {ship}{judged}"
