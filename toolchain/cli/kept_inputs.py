@@ -34,7 +34,7 @@ def refuse_replaced_inputs(ctx: click.Context) -> None:
                 )
             if any(_same(written, file) for written in _with_sidecar(output)):
                 raise UsageProblem(
-                    f"{output} would replace {file}, which this command reads, so that not even --force allows it; "
+                    f"an output would replace {file}, which this command reads, so that not even --force allows it; "
                     "give another name"
                 )
 
