@@ -198,7 +198,10 @@ def main() -> None:
             fcntl.flock(lock, fcntl.LOCK_EX)
             done: Any = {"state": state, "settle": settle, "switch": switch}[command]
             print(json.dumps(done(*sys.argv[2:])))
-    except OSError as error:  # shutil.Error is one
+    except shutil.Error as error:  # of a whole folder: one entry for each file that could not be copied
+        first = error.args[0][0] if isinstance(error.args[0], list) else error.args
+        sys.exit(str(DATA) + ": " + str(first[-1]))
+    except OSError as error:
         sys.exit(str(DATA) + ": " + str(error.strerror or error))
 
 

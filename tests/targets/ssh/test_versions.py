@@ -75,3 +75,12 @@ def test_a_disk_that_cannot_be_written_is_one_line(home: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "File exists" in done.stderr
+
+
+def test_files_that_cannot_be_copied_are_one_short_line(home: Path) -> None:
+    for name in ("lost", "gone", "away"):
+        (home / "two" / name).symlink_to(home / "nowhere")
+    done = there(home, "settle", "reader", "two", home / "two")
+    assert done.returncode == 1
+    assert done.stderr.count("No such file or directory") == 1, done.stderr
+    assert {path.name for path in (home / ".local/share/glyphpress/reader").iterdir()} == {"one", "current", ".lock"}

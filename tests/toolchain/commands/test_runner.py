@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -60,6 +61,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def wait_for(port: int) -> None:
+    """Wait until something listens on a port."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+
+
 @dataclass(frozen=True)
 class Service:
     """A running `run --serve`. log: its standard error, a file."""
@@ -80,13 +92,7 @@ def service(version: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     there = Service(free_port(), tmp_path_factory.mktemp("log") / "log")
     command = [str(version / "run"), "--serve", str(there.port)]
     with there.log.open("w") as log, subprocess.Popen(command, env=environ(version), stderr=log) as server:
-        until = time.monotonic() + 60
-        while time.monotonic() < until:
-            try:
-                socket.create_connection(("127.0.0.1", there.port)).close()
-                break
-            except OSError:
-                time.sleep(0.1)
+        wait_for(there.port)
         yield there
         server.terminate()
 
@@ -207,3 +213,17 @@ def test_clients_at_the_same_time_get_the_answers_of_their_own_pictures(service:
     one_by_one = [service.answer("POST", content) for content in contents]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda content: service.answer("POST", content), contents)) == one_by_one
+
+
+def test_a_service_whose_terminal_was_closed_still_answers(version: Path) -> None:
+    there = Service(free_port(), Path(os.devnull))
+    command = [str(version / "run"), "--serve", str(there.port)]
+    with subprocess.Popen(command, env=environ(version), stderr=subprocess.PIPE) as server:
+        try:
+            wait_for(there.port)
+            assert server.stderr
+            server.stderr.close()
+            answers = [there.answer("GET") for _ in range(2)]
+        finally:
+            server.terminate()
+    assert [answer["model"] for _, answer in answers] == [MODEL, MODEL]

@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock
 from typing import Any
@@ -72,7 +73,8 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, _request: Any, client_address: Any) -> None:
         """Say in one line what went wrong, such as a client that went away."""
-        print(f"{client_address[0]}: {sys.exc_info()[1]!r}", file=sys.stderr)
+        with suppress(OSError):
+            print(f"{client_address[0]}: {sys.exc_info()[1]!r}", file=sys.stderr)
 
 
 def check() -> None:
@@ -131,6 +133,10 @@ def handler(answers: Callable[[Any], Any]) -> type[BaseHTTPRequestHandler]:
             for _ in range(LARGEST >> 16):
                 if not self.rfile.read1(1 << 16):
                     break
+
+        def log_message(self, form: str, *words: Any) -> None:
+            with suppress(OSError):  # the terminal in which it was started may be closed; it answers all the same
+                super().log_message(form, *words)
 
         def answer(self, code: int, content: object) -> None:
             body = json.dumps(content, ensure_ascii=False).encode()
