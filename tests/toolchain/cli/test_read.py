@@ -117,7 +117,7 @@ def test_one_blank_picture_does_not_keep_the_others_from_being_read(
     words = ("read", "marked.png", "blank.png", "cut.png", "page.png", "--artifact", "digits.onnx")
     done = glyphpress(*words, "-q", "--out", tmp_path / "boxes")
     assert (done.code, done.out) == (3, "marked.png: 275\npage.png: 314 159\npage.png: 2653\n")
-    reasons = [line for line in done.err.splitlines() if "small marks" not in line]
+    reasons = [line for line in done.err.splitlines() if "small mark" not in line]
     assert "blank.png: there is no ink in it" in reasons[0]
     assert "cut.png" in reasons[1]
     assert reasons[2].endswith("2 of 4 pictures could not be read: blank.png, cut.png")
