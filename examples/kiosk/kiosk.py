@@ -7,10 +7,11 @@ import io
 import json
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Lock
 
 import read
 
-ANSWERS = read.opened()
+ANSWERS, ONE_AT_A_TIME = read.opened(), Lock()
 PAGE = b"""<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Kiosk</title>
 <style>body { font: 2em sans-serif; text-align: center } canvas { border: 1px solid; touch-action: none }</style>
 <canvas width="300" height="300"></canvas><p role="status">Draw a character.</p><button>Clear</button>
@@ -43,7 +44,8 @@ class Kiosk(BaseHTTPRequestHandler):
 
     def do_POST(self):
         picture = self.rfile.read(min(int(self.headers.get("Content-Length", 0)), 1_000_000))
-        self.reply("application/json", json.dumps(answer(picture)).encode())
+        with ONE_AT_A_TIME:
+            self.reply("application/json", json.dumps(answer(picture)).encode())
 
     def reply(self, kind, content):
         self.send_response(200)
