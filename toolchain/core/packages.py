@@ -19,7 +19,9 @@ def missing(error: BaseException | None) -> PackageMissing | None:
 
     None unless it failed for want of a module of EXTRAS.
     """
-    while error is not None:
+    seen: list[BaseException] = []
+    while error is not None and not any(error is other for other in seen):  # a chain may run in a circle
+        seen.append(error)
         module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
         if module in EXTRAS and find_spec(module) is None:
             return _missing(module)
