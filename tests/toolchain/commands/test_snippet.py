@@ -352,7 +352,7 @@ def test_a_file_without_a_sidecar_is_refused_with_the_command_that_writes_it(gly
     for words in (["snippet", path], ["deploy", path, "ssh://pi@kitchen"]):
         ran = glyphpress(*words)
         assert (ran.code, ran.out) == (3, "")
-        assert f"write it by `glyphpress adopt {path} --data DATA`" in ran.err
+        assert f"`glyphpress adopt {path} --data DATA`" in ran.err
 
 
 def test_every_language_can_be_chosen() -> None:
