@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 import re
 
-from click.shell_completion import BashComplete, CompletionItem, FishComplete, ZshComplete, add_completion_class
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    FishComplete,
+    ShellComplete,
+    ZshComplete,
+    add_completion_class,
+)
 
 from glyphpress.registry import tell_problems
 
@@ -48,8 +55,21 @@ class _Bash(BashComplete):
         return f"{item.type},{quoted}"
 
 
-class _Zsh(ZshComplete):
-    """Zsh adds a space to a value unless it is told that the value goes on, and replaces `--recipe=st` as a whole."""
+class _WholeWords(ShellComplete):
+    """A shell that replaces `--recipe=st` as a whole, where Click takes `--recipe=` off and offers values alone."""
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        args, begun = super().get_completion_args()
+        self.option = begun[: begun.index("=") + 1] if begun.startswith("--") and "=" in begun else ""
+        return args, begun
+
+    def format_completion(self, item: CompletionItem[str]) -> str:
+        whole = CompletionItem(self.option + item.value, item.type, item.help) if item.type == "plain" else item
+        return super().format_completion(whole)
+
+
+class _Zsh(_WholeWords, ZshComplete):
+    """Zsh adds a space to a value unless it is told that the value goes on."""
 
     source_template = (
         ZshComplete.source_template.replace(
@@ -68,36 +88,11 @@ class _Zsh(ZshComplete):
         .replace("    local -a response\n", "    local -a response\n    local -a unfinished\n")
     )
 
-    def get_completion_args(self) -> tuple[list[str], str]:
-        args, begun = super().get_completion_args()
-        self.option = _option(begun)
-        return args, begun
 
-    def format_completion(self, item: CompletionItem[str]) -> str:
-        return super().format_completion(_behind(self.option, item))
-
-
-class _Fish(FishComplete):
-    """Fish cuts no value at its commas (`cat,dog`), and replaces `--recipe=st` as a whole."""
+class _Fish(_WholeWords, FishComplete):
+    """Fish cuts no value at its commas (`cat,dog`)."""
 
     source_template = FishComplete.source_template.replace("string split", "string split --max 1")
-
-    def get_completion_args(self) -> tuple[list[str], str]:
-        args, begun = super().get_completion_args()
-        self.option = _option(begun)
-        return args, begun
-
-    def format_completion(self, item: CompletionItem[str]) -> str:
-        return super().format_completion(_behind(self.option, item))
-
-
-def _option(begun: str) -> str:
-    """Return `--recipe=` of `--recipe=st`, which Click takes off; else nothing."""
-    return begun[: begun.index("=") + 1] if begun.startswith("--") and "=" in begun else ""
-
-
-def _behind(option: str, item: CompletionItem[str]) -> CompletionItem[str]:
-    return CompletionItem(option + item.value, item.type, item.help) if item.type == "plain" else item
 
 
 def register() -> None:

@@ -86,6 +86,14 @@ def check() -> None:
     sys.stdout.buffer.write(found.getvalue())
 
 
+def ranked(likely: Any) -> list[dict[str, Any]]:
+    """Return the BEST likeliest characters, the first of them first, from the probability of each."""
+    return [
+        {"character": read.CLASSES[index], "probability": round(float(likely[index]), 4)}
+        for index in likely.argsort()[::-1][:BEST]
+    ]
+
+
 def handler(answers: Callable[[Any], Any]) -> type[BaseHTTPRequestHandler]:
     """Return the class that answers requests; one picture at a time is decoded and read."""
     reading = Lock()  # a runtime's session is for one thread, and a board's memory for one large picture
@@ -120,10 +128,7 @@ def handler(answers: Callable[[Any], Any]) -> type[BaseHTTPRequestHandler]:
             except read.CorruptData as error:
                 self.refuse(400, str(error))
                 return
-            best = [
-                {"character": read.CLASSES[index], "probability": round(float(likely[index]), 4)}
-                for index in likely.argsort()[::-1][:BEST]
-            ]
+            best = ranked(likely)
             self.answer(200, {**best[0], "best": best})
 
         def refuse(self, code: int, reason: str) -> None:
